@@ -115,37 +115,27 @@ def second_halves(tokens: int, length: int, replaced: bool) -> list[Window]:
     Source: ``tools/perplexity/perplexity.cpp``; the tail shorter than a chunk is dropped.
 
     Args:
-        tokens: tokens in the text, without the BOS that the tokenizer puts first.
+        tokens: tokens in the text, with those that the tokenizer puts first.
         length: tokens in a chunk (``n_ctx``).
-        replaced: whether BOS stands in for the first token of every chunk. The text's own
-            tokens are then counted from 1, BOS being the zeroth.
+        replaced: whether the prefix stands in for the first token of every chunk.
     """
     check(length, length, 0)
-    shift = 1 if replaced else 0
-    chunks = (tokens + shift) // length
-    windows = []
-    for chunk in range(chunks):
-        begin = chunk * length - shift
-        windows.append(
-            Window(begin + shift, begin + length, begin + length // 2 + 1, replaced)
-        )
-    return windows
+    first = 1 if replaced else 0
+    return [
+        Window(begin + first, begin + length, begin + length // 2 + 1, replaced)
+        for begin in range(0, tokens - length + 1, length)
+    ]
 
 
-def rows(tokens: int, length: int, leading: int = 0) -> list[Window]:
+def rows(tokens: int, length: int) -> list[Window]:
     """Cut as the GPTQ papers do: disjoint rows, the first token of each is only read.
 
     Args:
-        tokens: tokens in the text, without those that the tokenizer puts first.
+        tokens: tokens in the text, with those that the tokenizer puts first.
         length: tokens in a row; the tail shorter than a row is dropped.
-        leading: tokens that the tokenizer puts once before the text; they fill the first row.
     """
     check(length, length, 0)
-    windows = []
-    for row in range((tokens + leading) // length):
-        begin = row * length - leading
-        if row == 0 and leading:
-            windows.append(Window(0, begin + length, 0, True))
-        else:
-            windows.append(Window(begin, begin + length, begin + 1, False))
-    return windows
+    return [
+        Window(begin, begin + length, begin + 1, False)
+        for begin in range(0, tokens - length + 1, length)
+    ]

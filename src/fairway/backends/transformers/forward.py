@@ -1,0 +1,108 @@
+"""One batch of windows through the model: the fast path, the model's own, and the probe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+
+from fairway.backends.transformers import head as heads
+from fairway.backends.transformers.batches import Row
+
+PROBE_TOKENS = 24
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}
+HALF_TOLERANCE = 0.25
+
+
+def pad(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Stack inputs, padded on the right; the mask is None where nothing was padded."""
+    longest = max(len(row.inputs) for row in rows)
+    ids = torch.zeros((len(rows), longest), dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.inputs)] = torch.tensor(row.inputs)
+        mask[index, : len(row.inputs)] = 1
+    padded = any(len(row.inputs) != longest for row in rows)
+    return ids.to(device), mask.to(device) if padded else None
+
+
+def run(
+    model: Any, head: heads.Head | None, rows: Sequence[Row], want: Collection[str]
+) -> list[dict[str, torch.Tensor]]:
+    """Score the targets of some windows.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        head: its head, for the fast path; None = the model's own logits, a window at a time.
+        rows: the windows.
+        want: names of extra columns.
+
+    Returns:
+        For each window its columns (``logprob`` in nats, float64), on the CPU.
+    """
+    device = model.get_input_embeddings().weight.device
+    with torch.inference_mode():
+        if head is None:
+            return [_own(model, row, device, want) for row in rows]
+        ids, mask = pad(rows, device)
+        options = {"attention_mask": mask} if mask is not None else {}
+        hidden = model.base_model(ids, use_cache=False, **options).last_hidden_state
+        taken = torch.cat(
+            [
+                hidden[index, row.first : row.first + len(row.targets)]
+                for index, row in enumerate(rows)
+            ]
+        ).to(head.module.weight.device)
+        targets = torch.tensor(
+            [target for row in rows for target in row.targets], device=taken.device
+        )
+        scored = heads.score_rows(head, taken, targets, want)
+    out, at = [], 0
+    for row in rows:
+        out.append({key: value[at : at + len(row.targets)] for key, value in scored.items()})
+        at += len(row.targets)
+    return out
+
+
+def _own(
+    model: Any, row: Row, device: torch.device, want: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """Score one window from the logits that the model's own forward returns."""
+    ids = torch.tensor([row.inputs], device=device)
+    out = model(input_ids=ids, use_cache=False).logits[0]
+    rows = out[row.first : row.first + len(row.targets)]
+    targets = torch.tensor(row.targets, device=rows.device)
+    size = max(1, heads.CHUNK_BYTES // (4 * rows.shape[1]))
+    parts = [
+        heads.columns(rows[at : at + size].float(), targets[at : at + size], want)
+        for at in range(0, len(targets), size)
+    ]
+    return {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
+
+
+def probe(model: Any, head: heads.Head) -> float:
+    """Compare the fast path with the model's own logits, on rows of two lengths.
+
+    Returns:
+        The largest difference of a log-probability, nats; infinity where the fast path fails.
+    """
+    size = min(head.vocabulary, model.get_input_embeddings().weight.shape[0])
+    ids = [(7 + 37 * index * index) % size for index in range(PROBE_TOKENS)]
+    long = Row(0, 0, ids[:-1], ids[1:], 0, 0)
+    short = Row(1, 0, ids[:9], ids[1:10], 0, 0)
+    try:
+        fast = run(model, head, [long, short], ())
+    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError):
+        return float("inf")
+    own = run(model, None, [long, short], ())
+    gaps = [
+        float((a["logprob"] - b["logprob"]).abs().max()) for a, b in zip(fast, own, strict=True)
+    ]
+    worst = max(gaps)
+    return worst if worst == worst else float("inf")
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far the probe may be off, nats: rounding of a whole forward pass in that dtype."""
+    return TOLERANCE.get(dtype, HALF_TOLERANCE)

@@ -1,0 +1,193 @@
+"""Log-probabilities of one text, the sums they add up to, and the ratios of those sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.text import close_gaps, mark, measure
+
+UNITS = ("tokens", "bytes", "chars", "words")
+"""What a negative log-likelihood can be divided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over scored tokens: additive, the only thing that crosses module borders.
+
+    Attributes:
+        nll: minus the sum of log-probabilities, nats.
+        tokens: tokens scored.
+        tokens_skipped: tokens that were to be scored and were not, for want of context.
+        words: whitespace words that the scored tokens cover.
+        chars: Unicode characters that the scored tokens cover.
+        bytes: UTF-8 bytes that the scored tokens cover.
+        documents: texts.
+    """
+
+    nll: float = 0.0
+    tokens: int = 0
+    tokens_skipped: int = 0
+    words: int = 0
+    chars: int = 0
+    bytes: int = 0
+    documents: int = 0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def per(self, unit: str) -> float:
+        """Give nats per unit (one of `UNITS`); NaN where nothing was counted."""
+        count = getattr(self, unit)
+        return self.nll / count if count else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the sums as plain data."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def add(totals: Iterable[Totals]) -> Totals:
+    """Sum totals; the nll is summed exactly and rounded once, whatever the order."""
+    kept = list(totals)
+    exact = math.fsum(t.nll for t in kept)
+    counts = {
+        f.name: sum(getattr(t, f.name) for t in kept) for f in fields(Totals) if f.name != "nll"
+    }
+    return Totals(nll=exact, **counts)
+
+
+def exp(nats: float) -> float:
+    """Exponentiate; infinity instead of an overflow."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
+
+def ratios(totals: Totals, perplexity: str = "perplexity") -> dict[str, float]:
+    """Compute every metric that is a ratio of the sums.
+
+    Args:
+        totals: the sums.
+        perplexity: the name of exp(nll / tokens); masked models give ``pseudo_perplexity``.
+
+    Returns:
+        ``perplexity = exp(nll / tokens)``; ``bits_per_byte = nll / (bytes ln 2)`` (Gao et al.
+        2020, section 3.1); ``bits_per_char``; ``word_perplexity`` and ``byte_perplexity``, the
+        exponentials of nats per word and per byte; ``nll_per_token`` in nats;
+        ``bytes_per_token``. NaN where the denominator is zero.
+    """
+    ln2 = math.log(2)
+    return {
+        perplexity: exp(totals.per("tokens")),
+        "bits_per_byte": totals.per("bytes") / ln2,
+        "bits_per_char": totals.per("chars") / ln2,
+        "word_perplexity": exp(totals.per("words")),
+        "byte_perplexity": exp(totals.per("bytes")),
+        "nll_per_token": totals.per("tokens"),
+        "bytes_per_token": totals.bytes / totals.tokens if totals.tokens else math.nan,
+    }
+
+
+class Token(NamedTuple):
+    """One row of a `Score`, made on iteration.
+
+    Attributes:
+        id: vocabulary id, -1 where the scorer has none.
+        text: the characters of the source that the token covers.
+        start: first character.
+        end: one past the last character.
+        logprob: natural logarithm of its probability; NaN = not scored.
+    """
+
+    id: int
+    text: str
+    start: int
+    end: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-probabilities of the tokens of one text.
+
+    Attributes:
+        id: the document's id.
+        text: the source text, without context or prefix.
+        offsets: ``(n, 2)`` character spans of the tokens in the text.
+        logprobs: ``(n,)`` natural logarithms, float64; NaN = not scored.
+        ids: ``(n,)`` vocabulary ids.
+        scored: character spans of the text that were to be scored; None = all of it.
+        token_bytes: ``(n,)`` bytes of each token, only where no source text exists.
+        lossy: whether the tokenizer cannot give the text back; None = not checked.
+        extras: further columns of length n by name (``entropy``, ``rank``, ``window``, ...).
+        metadata: the document's other fields.
+        unit: what a token is: ``token``, ``byte`` or ``word``.
+    """
+
+    id: str
+    text: str
+    offsets: NDArray[np.int64]
+    logprobs: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    scored: tuple[tuple[int, int], ...] | None = None
+    token_bytes: NDArray[np.int64] | None = None
+    lossy: bool | None = None
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "token"
+
+    def __len__(self) -> int:
+        return len(self.logprobs)
+
+    @property
+    def tokens(self) -> list[Token]:
+        """The rows, for reading; the arrays are for computing."""
+        return [
+            Token(int(i), self.text[s:e], int(s), int(e), float(p))
+            for i, (s, e), p in zip(self.ids, self.offsets, self.logprobs, strict=True)
+        ]
+
+    @property
+    def wanted(self) -> NDArray[np.bool_]:
+        """``(n,)`` booleans: the tokens that touch a character that was to be scored."""
+        if self.scored is None:
+            return np.ones(len(self), dtype=bool)
+        inside = np.concatenate(([0], np.cumsum(mark(self.scored, len(self.text)))))
+        spans = np.clip(self.offsets, 0, len(self.text))
+        return np.asarray(inside[spans[:, 1]] > inside[spans[:, 0]])
+
+    @property
+    def totals(self) -> Totals:
+        """The sums of this text: float64 nll, integer counts."""
+        done = ~np.isnan(self.logprobs)
+        nll = -math.fsum(self.logprobs[done].tolist())
+        tokens = int(done.sum())
+        skipped = int((self.wanted & ~done).sum())
+        if self.token_bytes is not None:
+            size = int(self.token_bytes[done].sum())
+            return Totals(nll + 0.0, tokens, skipped, 0, 0, size, 1)
+        if tokens == len(self) and tokens and self.scored is None:
+            extent = measure(self.text)
+        else:
+            closed = close_gaps(self.offsets, len(self.text))
+            covered = mark(closed[done], len(self.text))
+            if self.scored is not None:
+                covered &= mark(self.scored, len(self.text))
+            extent = measure(self.text, covered)
+        return Totals(nll + 0.0, tokens, skipped, extent.words, extent.chars, extent.bytes, 1)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every ratio of this text's sums; see `ratios`."""
+        return ratios(self.totals)
+
+    def _repr_html_(self) -> str:
+        from fairway.render.html import heat_map
+
+        return heat_map(self)
