@@ -1,0 +1,91 @@
+"""Causal language models of Hugging Face transformers: ``hf:NAME``, the default kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fairway.errors import InputError, MissingExtra
+from fairway.protocol import convention, resolve
+
+if TYPE_CHECKING:
+    from fairway.backends.transformers.scoring import TransformersScorer
+
+
+def load(
+    name: str | Any = "builtin",
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    adapter: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+    like: str = "fairway",
+    prefix: str | None = None,
+    max_length: int | None = None,
+    stride: int | None = None,
+    special_tokens: str = "text",
+    chat: Sequence[str] | None = None,
+    batch_tokens: int | None = None,
+) -> TransformersScorer:
+    """Load a causal language model and fit a convention to it.
+
+    Args:
+        name: hub id (``ID@REVISION`` works), local folder, ``builtin``, or a model object.
+        tokenizer: its tokenizer, with a model object.
+        revision: commit, branch or tag on the hub.
+        adapter: folder of a PEFT adapter, merged into the weights.
+        dtype: auto (float32 on a CPU, the checkpoint's elsewhere), float32, bfloat16, float16.
+        device: auto, cpu, cuda or mps.
+        device_map: as transformers takes it, for a model larger than one device.
+        trust_remote_code: run code that the checkpoint brings.
+        like: the convention's name.
+        prefix: auto, bos, eos or none; overrides the convention's.
+        max_length: tokens in a window, prefix counted; overrides the convention's.
+        stride: tokens by which windows advance; overrides the convention's.
+        special_tokens: ``text`` (data is data) or ``parse``.
+        chat: roles whose words are scored, in documents that hold messages.
+        batch_tokens: tokens in a batch, padding counted.
+
+    Raises:
+        MissingExtra: when torch or transformers are not installed.
+        ModelError: when the model cannot be loaded.
+        ProtocolError: when settings contradict each other or the model.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError:
+        raise MissingExtra("Scoring with a Hugging Face model", "hf") from None
+    from fairway.backends.transformers import encode, loading, scoring
+
+    if special_tokens not in ("text", "parse"):
+        raise InputError(f"{special_tokens!r} is neither text nor parse.")
+    if isinstance(name, str):
+        base, at, commit = name.partition("@")
+        loaded = loading.load(
+            base if at else name,
+            revision=revision or commit or None,
+            adapter=adapter,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+        )
+    elif tokenizer is None:
+        raise InputError("A model object needs its tokenizer: load(model, tokenizer=...).")
+    else:
+        loaded = loading.wrap(name, tokenizer)
+    facts = encode.facts(loaded.tokenizer, loaded.positions)
+    plan = resolve(convention(like), facts, prefix, max_length, stride)
+    scorer = scoring.TransformersScorer(
+        loaded,
+        plan,
+        special_tokens == "parse",
+        tuple(chat) if chat else None,
+        batch_tokens or scoring.BUDGET,
+    )
+    scorer.settle()
+    return scorer
