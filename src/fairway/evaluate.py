@@ -1,0 +1,327 @@
+"""Documents and a scorer give a report: in blocks, resumable, with memory that does not grow."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from fairway import record, statistics
+from fairway.cache import ScoreCache
+from fairway.errors import InputError, RunError
+from fairway.protocol import Convention, prepare
+from fairway.record import Record
+from fairway.report import Group, Report, absent
+from fairway.run import Run
+from fairway.score import Totals, exp
+from fairway.scorer import Scorer
+from fairway.statistics import Interval, MacroBootstrap, Moments, intervals
+
+if TYPE_CHECKING:
+    from fairway.corpus import Corpus, Document
+
+BLOCK_BYTES = 64 << 10
+"""Source bytes after which a block is closed, scored and committed."""
+PILOT = 30
+"""Documents before an estimate of precision is worth anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an evaluation is.
+
+    Attributes:
+        documents: documents done.
+        tokens: tokens scored.
+        fresh: tokens scored by the model in this process, the rest being known already.
+        position: bytes of the source read.
+        size: bytes of the source; None = not known.
+        seconds: since the start.
+        moments: for the precision reached so far.
+    """
+
+    documents: int
+    tokens: int
+    fresh: int
+    position: int
+    size: int | None
+    seconds: float
+    moments: Moments
+
+
+@dataclass(slots=True)
+class Sums:
+    """All that a report needs of the documents so far; additive over documents."""
+
+    group_by: str | None
+    seed: int
+    totals: Totals = field(default_factory=Totals)
+    moments: Moments = field(default_factory=Moments)
+    groups: dict[str, tuple[Totals, Moments]] = field(default_factory=dict)
+    bootstrap: MacroBootstrap = field(default_factory=MacroBootstrap)
+    published: tuple[float, int] = (0.0, 0)
+    perplexities: tuple[float, int] = (0.0, 0)
+    lossy: int = 0
+
+    def add(self, document: Document, kept: Record) -> None:
+        """Add one document."""
+        moments = Moments.of(kept.totals, kept.token_nll2)
+        self.totals = self.totals + kept.totals
+        self.moments = self.moments + moments
+        self.lossy += kept.lossy
+        if kept.published is not None:
+            self.published = (
+                self.published[0] + kept.published[0],
+                self.published[1] + kept.published[1],
+            )
+        if kept.totals.tokens:
+            one = exp(kept.totals.per("tokens"))
+            self.perplexities = self.perplexities[0] + one, self.perplexities[1] + 1
+        if self.group_by:
+            value = document.metadata.get(self.group_by)
+            name = "(none)" if value is None else str(value)
+            totals, earlier = self.groups.get(name, (Totals(), Moments()))
+            self.groups[name] = totals + kept.totals, earlier + moments
+            self.bootstrap.add(name, f"{document.id}\0{kept.key}", kept.totals)
+
+
+def blocks(documents: Iterable[Document], size: int = BLOCK_BYTES) -> Iterator[list[Document]]:
+    """Cut a corpus into blocks: a pure function of its documents and a number of bytes."""
+    block: list[Document] = []
+    held = 0
+    for document in documents:
+        block.append(document)
+        held += len(document.text.encode("utf-8", "surrogatepass"))
+        held += 0 if document.ids is None else 4 * len(document.ids)
+        if held >= size:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
+
+
+def evaluate(
+    scorer: Scorer,
+    corpus: Corpus,
+    like: Convention,
+    *,
+    group_by: str | None = None,
+    texts: bool = False,
+    run: Run | None = None,
+    cache: ScoreCache | None = None,
+    precision: float | None = None,
+    seed: int = 0,
+    overlapping: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Score a corpus and report.
+
+    Args:
+        scorer: any scorer.
+        corpus: the documents.
+        like: the convention whose windows the scorer was loaded with.
+        group_by: metadata field; the report has a part for each of its values.
+        texts: keep the tokens of every document.
+        run: where blocks are committed; what it holds already is not scored again.
+        cache: records of earlier runs.
+        precision: stop when perplexity's interval has this relative half-width.
+        seed: of the bootstrap.
+        overlapping: whether windows overlap.
+        progress: called after each block.
+
+    Raises:
+        RunError: when the run directory does not fit the corpus, or cannot be written.
+        ProtocolError: when the convention cannot score a text.
+    """
+    started = time.monotonic()
+    sums = Sums(group_by, seed, bootstrap=MacroBootstrap(seed))
+    known = run.records() if run is not None else iter(())
+    entries = []
+    fresh = 0
+    signature = str(scorer.signature)
+    for number, block in enumerate(blocks(prepare(like, corpus))):
+        if run is not None and number < run.committed:
+            records = next(known)
+            kept_documents = _match(block, records, run)
+        else:
+            kept_documents, records, done = _score_block(
+                scorer, block, like, signature, texts, cache, overlapping, corpus
+            )
+            fresh += done
+            if run is not None:
+                run.append(records)
+        for document, kept in zip(kept_documents, records, strict=True):
+            sums.add(document, kept)
+            if texts and kept.entry is not None:
+                entries.append(kept.entry)
+        if progress is not None:
+            progress(
+                Progress(
+                    sums.totals.documents,
+                    sums.totals.tokens,
+                    fresh,
+                    corpus.position,
+                    corpus.size,
+                    time.monotonic() - started,
+                    sums.moments,
+                )
+            )
+        if (
+            precision is not None
+            and sums.moments.documents >= PILOT
+            and statistics.half_width(sums.moments) <= precision
+        ):
+            break
+    report = _report(scorer, corpus, like, sums)
+    return replace(report, texts=tuple(entries))
+
+
+def _match(block: list[Document], records: list[Record], run: Run) -> list[Document]:
+    """Pair a committed block with the corpus, rows that were skipped left out.
+
+    Raises:
+        RunError: when the corpus is not the one that the run began with.
+    """
+    waiting = iter(block)
+    matched = []
+    for kept in records:
+        for document in waiting:
+            if record.key(document) == kept.key:
+                matched.append(document)
+                break
+        else:
+            raise RunError(
+                f"{run.folder} was begun on other text than the corpus has now ({kept.id}); "
+                "give --out another folder."
+            )
+    return matched
+
+
+def _score_block(
+    scorer: Scorer,
+    block: list[Document],
+    like: Convention,
+    signature: str,
+    texts: bool,
+    cache: ScoreCache | None,
+    overlapping: bool,
+    corpus: Corpus,
+) -> tuple[list[Document], list[Record], int]:
+    names = [ScoreCache.name(signature, record.key(d), texts) for d in block] if cache else []
+    found = {
+        index: replace(hit, id=block[index].id)
+        for index, name in enumerate(names)
+        if cache is not None and (hit := cache.get(name)) is not None
+    }
+    missing = [index for index in range(len(block)) if index not in found]
+    want = ("window",) if like.aggregate == "published" else ()
+    made: dict[int, Record] = {}
+    fresh = 0
+
+    def keep(index: int, documents: list[Document]) -> None:
+        nonlocal fresh
+        for offset, score in enumerate(scorer.score(documents, want)):
+            place = missing[index + offset]
+            made[place] = record.make(block[place], score, like, texts, overlapping)
+            fresh += made[place].totals.tokens
+
+    try:
+        keep(0, [block[index] for index in missing])
+    except InputError:
+        # One bad row must not lose the others: each is tried by itself.
+        made.clear()
+        fresh = 0
+        for index, place in enumerate(missing):
+            try:
+                keep(index, [block[place]])
+            except InputError as problem:
+                corpus.skip(block[place].id, str(problem))
+    if cache is not None:
+        cache.put((names[index], kept) for index, kept in made.items())
+    both = {**found, **made}
+    places = sorted(both)
+    return [block[place] for place in places], [both[place] for place in places], fresh
+
+
+def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Report:
+    signature = scorer.signature.with_(
+        data=corpus.name,
+        split=corpus.split,
+        norm=None if corpus.normalisation == "none" else corpus.normalisation,
+        digest=corpus.digest,
+        documents=corpus.documents,
+        seed=sums.seed if sums.group_by else None,
+    )
+    notes = list(getattr(scorer, "notes", ()))
+    reasons = absent(sums.totals, sums.moments)
+    overrides: dict[str, float] = {}
+    found = intervals(sums.moments)
+    if sums.lossy:
+        notes.append(
+            f"the tokenizer does not give {sums.lossy} of {sums.totals.documents} texts back "
+            "unchanged: it codes a changed text, while bytes are the source's"
+        )
+    if like.aggregate == "published" and sums.published[1]:
+        overrides["perplexity"] = exp(sums.published[0] / sums.published[1])
+        found.pop("perplexity", None)
+    if like.aggregate == "mean" and sums.perplexities[1]:
+        overrides["perplexity"] = sums.perplexities[0] / sums.perplexities[1]
+        found.pop("perplexity", None)
+        reasons["interval of perplexity"] = "a mean of perplexities is no ratio of sums"
+        notes.append("perplexity is the mean of the texts' perplexities, as HF evaluate prints it")
+    if like.error == "tokens" and sums.totals.tokens > 1:
+        error = statistics.token_error(sums.totals, sums.moments.token_nll2)
+        value = exp(sums.totals.per("tokens"))
+        found["perplexity"] = Interval(
+            value - value * error,
+            value + value * error,
+            0.683,
+            "llama.cpp's own: plus and minus one standard error, tokens taken as independent",
+        )
+    if "doubled" in (scorer.signature.get("prefix") or ""):
+        notes.append("BOS stands twice, as lm-eval has it with this tokenizer; P(BOS|BOS) counts")
+    if sums.totals.tokens_skipped:
+        notes.append(
+            f"{sums.totals.tokens_skipped} tokens were not scored, and their bytes not counted"
+        )
+    return Report(
+        model=scorer.signature.get("model") or "",
+        data=corpus.name,
+        protocol=like.name,
+        signature=signature,
+        totals=sums.totals,
+        intervals=found,
+        reasons=reasons,
+        groups=tuple(
+            Group(name, totals, intervals(moments), absent(totals, moments), moments.design_effect())
+            for name, (totals, moments) in sums.groups.items()
+        ),
+        macro=_macro(sums),
+        skipped_rows=tuple(
+            {"source": row.source, "line": row.line, "reason": row.reason}
+            for row in corpus.skipped
+        ),
+        skipped_total=getattr(corpus, "skipped_total", len(corpus.skipped)),
+        design_effect=sums.moments.design_effect(),
+        overrides=overrides,
+        notes=tuple(notes),
+    )
+
+
+def _macro(sums: Sums) -> dict[str, tuple[float, float, float]]:
+    """Average over groups, each weighing the same, with bootstrap intervals."""
+    scored = [totals for totals, _ in sums.groups.values() if totals.tokens]
+    if len(scored) < 2:
+        return {}
+    out = {}
+    bits = 1 / math.log(2)
+    for unit, name, scale in (("bytes", "bits_per_byte", bits), ("tokens", "nll_per_token", 1.0)):
+        mean = sum(totals.per(unit) for totals in scored) / len(scored)
+        low, high = sums.bootstrap.interval(unit)
+        out[name] = (mean * scale, low * scale, high * scale)
+    value, low, high = out["nll_per_token"]
+    out["perplexity"] = exp(value), exp(low), exp(high)
+    return out
+

@@ -1,0 +1,127 @@
+"""What is kept of a scored document: its sums, and what the conventions' own averages need."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fairway.protocol import Convention, totals
+from fairway.report import text_entry, token_squares
+from fairway.score import Score, Totals
+
+if TYPE_CHECKING:
+    from fairway.corpus import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One document's line in a run directory.
+
+    Attributes:
+        id: the document's id.
+        key: hash of its text, context and scored spans.
+        totals: its sums, counted as the convention does.
+        token_nll2: sum of squared token nll.
+        published: nll and weight as the Hugging Face documentation's loop weighs windows.
+        lossy: whether the tokenizer does not give the text back.
+        entry: the text with its tokens, where kept.
+    """
+
+    id: str
+    key: str
+    totals: Totals
+    token_nll2: float
+    published: tuple[float, int] | None = None
+    lossy: bool = False
+    entry: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain data; floats round-trip exactly through JSON."""
+        out: dict[str, Any] = {"id": self.id, "key": self.key, **self.totals.to_json()}
+        out["token_nll2"] = self.token_nll2
+        if self.published is not None:
+            out["published"] = list(self.published)
+        if self.lossy:
+            out["lossy"] = True
+        if self.entry is not None:
+            out["entry"] = self.entry
+        return out
+
+
+def from_json(data: Mapping[str, Any]) -> Record:
+    """Read back what `Record.to_json` gave."""
+    published = data.get("published")
+    return Record(
+        data["id"],
+        data["key"],
+        Totals(**{name: data[name] for name in Totals().to_json()}),
+        data["token_nll2"],
+        (published[0], published[1]) if published else None,
+        data.get("lossy", False),
+        data.get("entry"),
+    )
+
+
+def key(document: Document) -> str:
+    """Hash all of a document that its score depends on: 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    parts: list[bytes] = [
+        document.text.encode("utf-8", "surrogatepass"),
+        document.context.encode("utf-8", "surrogatepass"),
+        repr(document.scored).encode(),
+    ]
+    if document.ids is not None:
+        parts.append(np.asarray(document.ids, dtype="<i8").tobytes())
+    if "messages" in document.metadata:
+        parts.append(repr(document.metadata["messages"]).encode("utf-8", "surrogatepass"))
+    if "page" in document.metadata:
+        parts.append(str(document.metadata["page"]).encode("utf-8", "surrogatepass"))
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()[:32]
+
+
+def make(document: Document, score: Score, like: Convention, entry: bool, stride: bool) -> Record:
+    """Make a record of a score.
+
+    Args:
+        document: what was scored.
+        score: its log-probabilities.
+        like: the convention, for its denominators and weights.
+        entry: keep the tokens.
+        stride: whether windows overlap, for the published weights.
+    """
+    published = None
+    if like.aggregate == "published":
+        published = _published(score, stride)
+    return Record(
+        document.id,
+        key(document),
+        totals(like, score),
+        token_squares(score),
+        published,
+        bool(score.lossy),
+        text_entry(score) if entry else None,
+    )
+
+
+def _published(score: Score, overlapping: bool) -> tuple[float, int]:
+    """Weigh windows as the documentation's loop does: by their new tokens minus one.
+
+    Source: transformers, ``docs/source/en/perplexity.md``: the number of loss tokens is the
+    count of unmasked labels minus the batch size, although the shift drops a label only where
+    the window's first token is unmasked.
+    """
+    window = score.extras["window"]
+    nll, weight = 0.0, 0
+    for number in np.unique(window[window >= 0]):
+        values = score.logprobs[window == number]
+        counted = len(values) - 1 if overlapping and number > 0 else len(values)
+        nll -= float(np.mean(values)) * counted
+        weight += counted
+    return nll, weight
