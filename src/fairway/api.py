@@ -1,0 +1,142 @@
+"""The calls behind the façade: load, score, evaluate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairway import scorer as scorers
+from fairway.corpus import Corpus, Document, read
+from fairway.errors import InputError
+from fairway.evaluate import evaluate as run_evaluation
+from fairway.protocol import convention
+from fairway.report import Report
+from fairway.scorer import Scorer
+
+if TYPE_CHECKING:
+    from fairway.score import Score
+
+DEFAULT = "hf:builtin"
+
+
+def load(model: Any = DEFAULT, **options: Any) -> Scorer:
+    """Load a scorer.
+
+    Args:
+        model: ``KIND:NAME``, a hub id, a folder, or a model object (give its ``tokenizer``).
+        options: as the kind's loader takes them: like, prefix, max_length, stride, dtype, ...
+
+    Raises:
+        FairwayError: when the model cannot be loaded as asked.
+    """
+    if isinstance(model, str | os.PathLike):
+        return scorers.load(os.fspath(model), **options)
+    if isinstance(model, Scorer) and not options:
+        return model
+    from fairway.backends import transformers
+
+    return transformers.load(model, **options)
+
+
+def score(
+    text: str | Sequence[str],
+    model: Any = DEFAULT,
+    *,
+    context: str = "",
+    want: Sequence[str] = (),
+    **options: Any,
+) -> Score | list[Score]:
+    """Score a text, or each of a list of texts.
+
+    Args:
+        text: what to score; a list gives a list.
+        model: as `load` takes it.
+        context: text that stands before and is not scored.
+        want: further columns: entropy, rank, top.
+        options: as `load` takes them.
+
+    Raises:
+        InputError: when a text is empty or not a string.
+    """
+    texts = [text] if isinstance(text, str) else list(text)
+    for index, one in enumerate(texts):
+        if not isinstance(one, str):
+            raise InputError(f"Text {index + 1} is {type(one).__name__}, and not a string.")
+    documents = [Document(f"text {i + 1}", one, context) for i, one in enumerate(texts)]
+    scores = list(load(model, **options).score(documents, want))
+    return scores[0] if isinstance(text, str) else scores
+
+
+def evaluate(
+    model: Any = DEFAULT,
+    data: str | os.PathLike[str] | Iterable[str] | Corpus = "sample:all",
+    *,
+    like: str = "fairway",
+    group_by: str | None = None,
+    texts: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    precision: float | None = None,
+    seed: int = 0,
+    corpus: dict[str, Any] | None = None,
+    **options: Any,
+) -> Report:
+    """Evaluate a model on a corpus.
+
+    Args:
+        model: as `load` takes it.
+        data: whatever ``--data`` takes, a list of texts, or a `Corpus`.
+        like: the convention.
+        group_by: field whose values get a part of the report each.
+        texts: keep every token.
+        out: run directory; a rerun resumes there.
+        precision: stop at this relative half-width of perplexity's interval.
+        seed: of sampling and the bootstrap.
+        corpus: options of `fairway.read`.
+        options: as `load` takes them.
+
+    Raises:
+        FairwayError: for anything wrong with the model, the data or the settings.
+    """
+    from fairway.run import Run
+
+    named = convention(like)
+    scorer = load(model, like=like, **options) if not isinstance(model, Scorer) else model
+    source = data if isinstance(data, Corpus) else read(
+        data, seed=seed, group_by=group_by, **(corpus or {})
+    )  # fmt: skip
+    run = None
+    if out is not None:
+        settings = {
+            "signature": str(scorer.signature),
+            "data": source.name,
+            "group_by": group_by,
+            "texts": texts,
+            "precision": precision,
+            "seed": seed,
+        }
+        run = Run(Path(out), settings)
+    try:
+        report = run_evaluation(
+            scorer,
+            source,
+            named,
+            group_by=group_by,
+            texts=texts,
+            run=run,
+            precision=precision,
+            seed=seed,
+            overlapping=overlapping(scorer),
+        )
+        if run is not None:
+            run.finish(report)
+    finally:
+        if run is not None:
+            run.close()
+    return report
+
+
+def overlapping(scorer: Scorer) -> bool:
+    """Whether a scorer's windows overlap."""
+    return scorer.signature.get("stride") != scorer.signature.get("length")

@@ -1,0 +1,96 @@
+"""What a number means, in plain words, and when the rule of thumb says nothing."""
+
+from __future__ import annotations
+
+import math
+
+from fairway.render.visible import figure
+from fairway.report import Report
+
+BANDS = (
+    (10.0, "below 10: very confident, or overfitting"),
+    (50.0, "10 to 50: good for general text"),
+    (100.0, "50 to 100: between good and unsure"),
+    (math.inf, "above 100: unsure or under-trained"),
+)
+CAVEAT = (
+    "the bands assume tokens of about 4 bytes and a general text; compare numbers only where "
+    "signatures agree"
+)
+
+
+def withheld(report: Report) -> str | None:
+    """Say why the rule of thumb does not apply; None where it does."""
+    if report.perplexity != "perplexity":
+        return "it is a pseudo-perplexity"
+    unit = report.signature.get("unit")
+    if unit != "token":
+        return f"its unit is the {unit or 'unknown'}, not the subword token"
+    if not report.totals.tokens:
+        return "nothing was scored"
+    size = report.metrics["bytes_per_token"]
+    if size == size and size < 2:
+        return f"tokens are only {figure(size, 3)} bytes long, nearer to characters than to words"
+    return None
+
+
+def rule_of_thumb(report: Report) -> str:
+    """Give the band of the perplexity, in the words of the field, with its caveat."""
+    why = withheld(report)
+    if why is not None:
+        return f"rule of thumb: withheld, since {why}"
+    value = report.metrics["perplexity"]
+    band = next(words for edge, words in BANDS if value < edge or math.isinf(edge))
+    return f"rule of thumb: {band} ({CAVEAT})"
+
+
+def explain(report: Report) -> str:
+    """Explain a report: meaning, limits of the rule of thumb, what comparing it needs."""
+    metrics, fields = report.metrics, dict(report.signature.fields)
+    lines = []
+    value = metrics.get(report.perplexity, math.nan)
+    if value == value and not math.isinf(value):
+        lines.append(
+            f"{report.model} was as unsure of each token of {report.data} as if choosing among "
+            f"{figure(value, 3)} equally likely ones."
+        )
+    elif math.isinf(value):
+        lines.append(
+            "The perplexity is too large for a floating-point number; read nats per token instead."
+        )
+    else:
+        lines.append(f"There is no perplexity: {report.reasons.get('perplexity', 'unknown')}.")
+    bpb = metrics["bits_per_byte"]
+    if bpb == bpb:
+        lines.append(
+            f"Used as a compressor it would need {figure(bpb, 3)} bits for each byte of text, "
+            f"{figure(100 * bpb / 8, 3)}% of the original size."
+        )
+    why = withheld(report)
+    lines.append(
+        f"The rule of thumb does not apply: {why}."
+        if why
+        else f"{rule_of_thumb(report).capitalize()}."
+    )
+    interval = report.intervals.get(report.perplexity)
+    if interval is not None:
+        lines.append(
+            f"Another sample of {report.totals.documents:,} such documents would give a perplexity "
+            f"between {figure(interval.low)} and {figure(interval.high)} in about "
+            f"{interval.level:.0%} of cases."
+        )
+        effect = report.design_effect
+        if effect == effect and effect > 1:
+            lines.append(
+                "Taking tokens as independent would have made this interval "
+                f"{figure(math.sqrt(effect), 3)} times too narrow."
+            )
+    elif "intervals" in report.reasons:
+        lines.append(f"It has {report.reasons['intervals']}.")
+    lines.append(
+        "To compare it: another model's perplexity per token only where the tokenizer is the same "
+        f"(tok:{fields.get('tok', '?')}); otherwise compare bits per byte, on the same text "
+        f"(digest:{fields.get('digest', '?')}), protocol ({report.protocol}) and context length "
+        f"({fields.get('length', '?')} tokens)."
+    )
+    return "\n".join(lines)

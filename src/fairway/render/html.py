@@ -1,0 +1,157 @@
+"""Self-contained HTML: no script, no outside request, every text escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from fairway.render.explain import explain
+from fairway.render.visible import COLOURS, LEVELS, bits, figure, level, visible
+from fairway.report import Report, real
+
+if TYPE_CHECKING:
+    from fairway.score import Score
+
+MOST_TOKENS = 20_000
+"""Tokens drawn on a page, which keeps it below 2 MB."""
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --dim: #777; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
+  overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+td, th { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
+td:first-child, th:first-child { text-align: left; }
+.dim, .signature { color: var(--dim); font-size: .85rem; }
+.signature { font-family: ui-monospace, monospace; }
+"""
+
+
+def _heat_style() -> str:
+    rules = [
+        f".fw-heat .l{index}{{background:{back};color:{front}}}"
+        for index, (back, front) in enumerate(COLOURS)
+    ]
+    return (
+        ".fw-heat{font:15px/1.9 ui-monospace,monospace;overflow-wrap:anywhere}"
+        ".fw-heat span{border-radius:2px;padding:1px 0;margin-right:1px}"
+        ".fw-heat .u{border-bottom:2px dotted #888}" + "".join(rules)
+    )
+
+
+def _token(token: Mapping[str, Any], hidden: bool) -> str:
+    surprisal = bits(real(token["logprob"]))
+    text = "" if hidden else token["text"]
+    shown = escape(visible(text) or "∅")
+    tail = "<br>" if "\n" in text else ""
+    if surprisal != surprisal:
+        return f'<span class="u" title="not scored">{shown}</span>{tail}'
+    tip = f"{figure(surprisal, 3)} bits, p = {figure(math.exp(real(token['logprob'])), 3)}"
+    return f'<span class="l{level(surprisal)}" title="{tip}">{shown}</span>{tail}'
+
+
+def heat(tokens: Sequence[Mapping[str, Any]], budget: int = MOST_TOKENS) -> str:
+    """Draw tokens with their surprisal as background, and the scale."""
+    parts = []
+    until = -1
+    for token in tokens[:budget]:
+        parts.append(_token(token, token["start"] < until))
+        until = max(until, token["end"])
+    more = ""
+    if len(tokens) > budget:
+        more = f'<p class="dim">{len(tokens) - budget:,} further tokens are not drawn.</p>'
+    edges = ["0", *(f"{edge:g}" for edge in LEVELS)]
+    scale = "".join(
+        f'<span class="l{index}">&nbsp;{edge}+&nbsp;</span>' for index, edge in enumerate(edges)
+    )
+    return (
+        f'<div class="fw-heat">{"".join(parts)}<p>bits: {scale} '
+        f'<span class="u">not scored</span></p></div>{more}'
+    )
+
+
+def heat_map(score: Score) -> str:
+    """Draw one score; this is what a notebook shows."""
+    from fairway.report import text_entry
+
+    metrics = score.metrics
+    return (
+        f"<style>{_heat_style()}</style><p>perplexity {figure(metrics['perplexity'])}, "
+        f"{figure(metrics['bits_per_byte'])} bits per byte, {score.totals.tokens:,} tokens</p>"
+        + heat(text_entry(score)["tokens"])
+    )
+
+
+def _row(label: str, value: str, remark: str = "") -> str:
+    return (
+        f"<tr><td>{escape(label)}</td><td>{escape(value)}</td>"
+        f"<td class='dim'>{escape(remark)}</td></tr>"
+    )
+
+
+def _section(report: Report) -> str:
+    metrics = report.metrics
+    rows = []
+    for key, value in metrics.items():
+        interval = report.intervals.get(key)
+        span = f"{figure(interval.low)} to {figure(interval.high)}" if interval else ""
+        shown = figure(value, 5) if value == value else report.reasons.get(key, "-")
+        rows.append(_row(key.replace("_", " "), shown, span))
+    for key, value in report.totals.to_json().items():
+        rows.append(_row(key.replace("_", " "), f"{value:,.6g}" if key == "nll" else f"{value:,}"))
+    parts = [
+        f"<h2>{escape(report.model)} on {escape(report.data)}</h2>",
+        "<table><tr><th>metric</th><th>value</th><th>interval</th></tr>" + "".join(rows),
+        "</table>",
+        "".join(f"<p>{escape(line)}</p>" for line in explain(report).splitlines()),
+    ]
+    if report.groups:
+        parts.append("<h3>Groups</h3><table><tr><th>group</th><th>perplexity</th>")
+        parts.append("<th>bits per byte</th><th>documents</th></tr>")
+        for group in report.groups:
+            cells = []
+            for key in ("perplexity", "bits_per_byte"):
+                interval = group.intervals.get(key)
+                span = f" [{figure(interval.low)}, {figure(interval.high)}]" if interval else ""
+                cells.append(figure(group.metrics[key]) + span)
+            parts.append(
+                f"<tr><td>{escape(group.name)}</td><td>{escape(cells[0])}</td>"
+                f"<td>{escape(cells[1])}</td><td>{group.totals.documents:,}</td></tr>"
+            )
+        parts.append("</table>")
+    parts += [f"<p>note: {escape(note)}</p>" for note in report.notes]
+    if report.skipped_total:
+        parts.append(f"<p>{report.skipped_total:,} rows were skipped.</p><ul>")
+        for row in report.skipped_rows[:50]:
+            line = f"{row['source']}:{row['line']}: {row['reason']}"
+            parts.append(f"<li>{escape(visible(line))}</li>")
+        parts.append("</ul>")
+    parts.append(f'<p class="signature">{escape(str(report.signature))}</p>')
+    return "\n".join(parts)
+
+
+def page(reports: Sequence[Report], title: str = "fairway report") -> str:
+    """Give a whole page: each report, then its texts as heat maps where they were kept."""
+    body = [f"<h1>{escape(title)}</h1>"]
+    left = MOST_TOKENS
+    for report in reports:
+        body.append(_section(report))
+        for entry in report.texts:
+            if left <= 0:
+                body.append('<p class="dim">Further texts are not drawn.</p>')
+                break
+            value = figure(real(entry["metrics"].get(report.perplexity)))
+            body.append(f"<h3>{escape(str(entry['id']))}: {report.perplexity} {value}</h3>")
+            body.append(heat(entry["tokens"], left))
+            left -= len(entry["tokens"])
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+        "style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title><style>{STYLE}{_heat_style()}</style></head>\n"
+        f"<body>{''.join(body)}</body></html>\n"
+    )

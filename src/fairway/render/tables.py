@@ -1,0 +1,109 @@
+"""Reports as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from fairway.render.visible import figure, plain
+from fairway.report import Report
+
+HEADER = ("model", "data", "group", "perplexity", "bits/byte", "word ppl", "tokens", "documents")
+
+
+def _cells(report: Report) -> Iterable[tuple[str, ...]]:
+    parts = [("all", report.totals, report.metrics, report.intervals)]
+    parts += [(g.name, g.totals, g.metrics, g.intervals) for g in report.groups]
+    for name, totals, metrics, intervals in parts:
+        cells = []
+        for key in (report.perplexity, "bits_per_byte", "word_perplexity"):
+            value = metrics.get(key, metrics.get("perplexity", float("nan")))
+            interval = intervals.get(key)
+            span = f" [{figure(interval.low)}, {figure(interval.high)}]" if interval else ""
+            cells.append(figure(value) + span)
+        yield (
+            plain(report.model), plain(report.data), plain(name), *cells,
+            str(totals.tokens), str(totals.documents),
+        )  # fmt: skip
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """Give a Markdown table, and the signatures below it."""
+    lines = [
+        "| " + " | ".join(HEADER) + " |",
+        "|---|---|---|" + "---:|" * (len(HEADER) - 3),
+    ]
+    for report in reports:
+        for cells in _cells(report):
+            escaped = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
+            lines.append("| " + " | ".join(escaped) + " |")
+    lines.append("")
+    lines += [f"`{report.signature}`" for report in reports]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(reports: Sequence[Report]) -> str:
+    """Give CSV with full precision, a row per report and group.
+
+    Text that a spreadsheet would take for a formula gets a quote in front.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    metrics = list(reports[0].metrics) if reports else []
+    counts = list(reports[0].totals.to_json()) if reports else []
+    writer.writerow(
+        ["model", "data", "group", *metrics, *counts, "bpb_low", "bpb_high", "signature"]
+    )
+    for report in reports:
+        parts = [("all", report.totals, report.metrics, report.intervals)]
+        parts += [(g.name, g.totals, g.metrics, g.intervals) for g in report.groups]
+        for name, totals, values, intervals in parts:
+            interval = intervals.get("bits_per_byte")
+            row = [
+                _harmless(report.model), _harmless(report.data), _harmless(name),
+                *(repr(values[key]) if key in values else "" for key in metrics),
+                *totals.to_json().values(),
+                repr(interval.low) if interval else "", repr(interval.high) if interval else "",
+                str(report.signature),
+            ]  # fmt: skip
+            writer.writerow(["" if cell == "nan" else cell for cell in row])
+    return out.getvalue()
+
+
+def _harmless(text: str) -> str:
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def latex(reports: Sequence[Report]) -> str:
+    """Give a LaTeX tabular (booktabs), the signatures as comments."""
+    lines = [r"\begin{tabular}{lllrrrrr}", r"\toprule", " & ".join(HEADER) + r" \\", r"\midrule"]
+    for report in reports:
+        lines += [" & ".join(map(_tex, cells)) + r" \\" for cells in _cells(report)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [f"% {report.signature}" for report in reports]
+    return "\n".join(lines) + "\n"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(char, char) for char in text)
+
+
+def citation(report: Report) -> str:
+    """Give one line that can stand in a paper."""
+    bpb = report.intervals.get("bits_per_byte")
+    span = ""
+    if bpb is not None:
+        span = f" ({bpb.level:.0%} CI {figure(bpb.low)} to {figure(bpb.high)})"
+    name = report.perplexity.replace("_", "-")
+    return (
+        f"{report.model} reaches {figure(report.metrics['bits_per_byte'])} bits per byte{span} and "
+        f"a token {name} of {figure(report.metrics[report.perplexity])} on {report.data} "
+        f"(fairway {report.version}, {report.signature})."
+    )

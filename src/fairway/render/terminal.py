@@ -1,0 +1,210 @@
+"""Reports and heat maps for a terminal, through rich."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fairway.render.explain import rule_of_thumb
+from fairway.render.visible import BARS, COLOURS, LEVELS, bits, figure, level, plain, visible
+from fairway.report import Group, Report, real
+from fairway.score import Totals
+from fairway.statistics import Interval
+
+COLUMNS = (
+    ("perplexity", "perplexity"),
+    ("bits_per_byte", "bits/byte"),
+    ("word_perplexity", "word ppl"),
+)
+
+
+def with_interval(value: float, interval: Interval | None) -> str:
+    """Write a value and its interval."""
+    if interval is None:
+        return figure(value)
+    return f"{figure(value)} [{figure(interval.low)}, {figure(interval.high)}]"
+
+
+def report(console: Console, item: Report) -> None:
+    """Print one report: the numbers with intervals, what they rest on, and the signature."""
+    metrics = item.metrics
+    name = item.perplexity
+    console.print(
+        Text.assemble((plain(item.model), "bold"), " on ", (plain(item.data), "bold")),
+        highlight=False,
+    )
+    rows = (
+        (name, name.replace("_", " "), "per token"),
+        ("bits_per_byte", "bits per byte", "comparable across tokenizers"),
+        ("bits_per_char", "bits per character", ""),
+        ("word_perplexity", "word perplexity", "per whitespace word"),
+        ("nll_per_token", "nats per token", ""),
+        ("bytes_per_token", "bytes per token", ""),
+    )
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for key, label, remark in rows:
+        value = metrics.get(key, math.nan)
+        interval = item.intervals.get(key)
+        shown = figure(value, 5) if value == value else item.reasons.get(key, "-")
+        span = ""
+        if interval is not None:
+            span = f"[{figure(interval.low, 5)}, {figure(interval.high, 5)}]"
+        table.add_row(
+            label, Text(shown, style="bold"), Text(span), Text(remark, style="dim"),
+        )  # fmt: skip
+    console.print(table)
+    console.print(Text(extent(item.totals), style="dim"))
+    interval = next(iter(item.intervals.values()), None)
+    if interval is not None:
+        effect = ""
+        if item.design_effect == item.design_effect:
+            effect = f"; design effect {figure(item.design_effect, 3)}"
+        console.print(
+            Text(f"intervals: {interval.level:.0%}, {interval.method}{effect}", style="dim")
+        )
+    elif "intervals" in item.reasons:
+        console.print(Text(item.reasons["intervals"], style="dim"))
+    if item.groups:
+        groups(console, item)
+    for note in item.notes:
+        console.print(Text(f"note: {plain(note)}", style="yellow"))
+    skipped(console, item)
+    console.print(Text(rule_of_thumb(item)))
+    console.print(Text(f"signature: {item.signature}", style="dim"), soft_wrap=True)
+
+
+def extent(totals: Totals) -> str:
+    """Say how much was scored."""
+    skip = f" ({totals.tokens_skipped:,} skipped)" if totals.tokens_skipped else ""
+    return (
+        f"{totals.tokens:,} tokens{skip}, {totals.bytes:,} bytes, {totals.words:,} words, "
+        f"{totals.documents:,} document{'s' * (totals.documents != 1)}"
+    )
+
+
+def groups(console: Console, item: Report) -> None:
+    """Print the report's parts as a table, with micro and macro averages."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("group")
+    for _, label in COLUMNS:
+        table.add_column(label, justify="right")
+    table.add_column("documents", justify="right")
+    whole = Group("all (micro)", item.totals, item.intervals)
+    for group in (*item.groups, whole):
+        metrics = group.metrics
+        table.add_row(
+            plain(group.name),
+            *(with_interval(metrics[key], group.intervals.get(key)) for key, _ in COLUMNS),
+            f"{group.totals.documents:,}",
+        )
+    if item.macro:
+        cells = []
+        for key, _ in COLUMNS:
+            if key in item.macro:
+                value, low, high = item.macro[key]
+                cells.append(f"{figure(value)} [{figure(low)}, {figure(high)}]")
+            else:
+                cells.append("-")
+        table.add_row("mean of groups (macro)", *cells, "")
+    console.print(table)
+
+
+def skipped(console: Console, item: Report, most: int = 5) -> None:
+    """Print the rows that could not be scored, the first few."""
+    if not item.skipped_total:
+        return
+    rows = item.skipped_total
+    console.print(Text(f"{rows:,} row{'s' * (rows != 1)} skipped:", style="yellow"))
+    for row in item.skipped_rows[:most]:
+        console.print(Text(plain(f"  {row['source']}:{row['line']}: {row['reason']}")))
+    if rows > most:
+        console.print(Text(f"  and {rows - most:,} more; --json lists them"))
+
+
+def table(console: Console, items: Sequence[Report]) -> None:
+    """Print several reports as one table."""
+    out = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for label in ("model", "data"):
+        out.add_column(label)
+    for _, label in COLUMNS:
+        out.add_column(label, justify="right")
+    out.add_column("tokens", justify="right")
+    out.add_column("documents", justify="right")
+    for item in items:
+        metrics = item.metrics
+        out.add_row(
+            plain(item.model),
+            plain(item.data),
+            *(
+                with_interval(metrics.get(key, math.nan), item.intervals.get(key))
+                for key, _ in COLUMNS
+            ),
+            f"{item.totals.tokens:,}",
+            f"{item.totals.documents:,}",
+        )
+    console.print(out)
+    for item in items:
+        console.print(Text(f"signature: {item.signature}", style="dim"), soft_wrap=True)
+
+
+def heat_map(console: Console, tokens: Sequence[Mapping[str, Any]], costliest: int = 5) -> None:
+    """Print a text with each token's surprisal as its colour, then the costliest tokens.
+
+    Args:
+        console: where to; without colour a bar behind each token stands for its level.
+        tokens: ``text`` and ``logprob`` of each token, as in the JSON contract.
+        costliest: how many tokens to list.
+    """
+    colour = console.color_system is not None and not console.no_color
+    line = Text()
+    shown_until = -1
+    for token in tokens:
+        text = token["text"]
+        if token["start"] < shown_until:
+            # A character in several byte tokens is shown once; the later ones show their place.
+            text = ""
+        shown_until = max(shown_until, token["end"])
+        shown = visible(text) or "∅"
+        surprisal = bits(real(token["logprob"]))
+        if surprisal != surprisal:
+            line.append(shown, style="dim underline")
+        elif colour:
+            back, front = COLOURS[level(surprisal)]
+            line.append(shown, style=f"{front} on {back}")
+        else:
+            line.append(shown + BARS[level(surprisal)])
+        if "\n" in text:
+            line.append("\n")
+    console.print(line, highlight=False)
+    legend(console, colour)
+    ranked = sorted(
+        (t for t in tokens if t["logprob"] is not None), key=lambda t: real(t["logprob"])
+    )
+    if ranked and costliest:
+        listed = ", ".join(
+            f"{visible(t['text']) or '∅'} {figure(bits(real(t['logprob'])), 3)}"
+            for t in ranked[:costliest]
+        )
+        console.print(Text(f"costliest tokens (bits): {listed}"))
+
+
+def legend(console: Console, colour: bool) -> None:
+    """Print the scale."""
+    line = Text("bits: ")
+    edges = ["0", *(f"{edge:g}" for edge in LEVELS)]
+    for index, edge in enumerate(edges):
+        if colour:
+            back, front = COLOURS[index]
+            line.append(f" {edge}+ ", style=f"{front} on {back}")
+        else:
+            line.append(f"{BARS[index]} {edge}+  ")
+    line.append("  ")
+    line.append("not scored", style="dim underline" if colour else "")
+    if not colour:
+        line.append(" has no bar")
+    console.print(line, highlight=False)
