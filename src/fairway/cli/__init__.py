@@ -1,0 +1,59 @@
+"""The command line: one file per command; only typer is imported before one is chosen."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from fairway import __version__
+from fairway.cli import evaluating, listing, scoring, showing
+from fairway.errors import FairwayError
+
+app = typer.Typer(
+    name="fairway",
+    help="Perplexity you can compare: right, reproducible scores with units, error bars and a "
+    "signature.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fairway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+app.command("score", rich_help_panel="Numbers")(scoring.score)
+app.command("eval", rich_help_panel="Numbers")(evaluating.evaluate)
+app.command("show", rich_help_panel="Numbers")(showing.show)
+app.command("list", rich_help_panel="Models")(listing.list_)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one or two sentences and exit code 2."""
+    try:
+        app()
+    except FairwayError as problem:
+        print(f"fairway: {problem}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("fairway: interrupted; a run with --out continues with the same command.",
+              file=sys.stderr)  # fmt: skip
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
