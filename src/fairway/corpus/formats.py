@@ -1,0 +1,302 @@
+"""Readers by format: each gives documents and skipped rows, and never stops at a bad row."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fairway.corpus.document import Corpus, Document, Item, SkippedRow
+from fairway.errors import InputError, MissingExtra
+
+COMPRESSED = {".gz", ".bz2", ".zst"}
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Which fields of a row hold what."""
+
+    text: str = "text"
+    id: str | None = None
+    context: str | None = None
+    messages: str | None = None
+    group: str | None = None
+
+
+def unusable(text: Any) -> str | None:
+    """Say why a value cannot be scored; None where it can."""
+    if not isinstance(text, str):
+        return f"the text is {type(text).__name__}, and not a string"
+    if not text:
+        return "the text is empty"
+    if "\0" in text:
+        return "the text holds a NUL character"
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return "the text holds a lone surrogate"
+    return None
+
+
+def row(fields: Fields, values: Mapping[str, Any], source: str, line: int) -> Item:
+    """Make a document of one row."""
+    metadata = {
+        key: value
+        for key, value in values.items()
+        if key not in (fields.text, fields.context)
+        and (value is None or isinstance(value, str | int | float | bool))
+    }
+    name = f"{source}:{line}"
+    if fields.id is not None:
+        if fields.id not in values:
+            return SkippedRow(source, line, f"the row lacks the field {fields.id!r}")
+        name = str(values[fields.id])
+    if fields.messages is not None:
+        messages = values.get(fields.messages)
+        if not isinstance(messages, list) or not all(
+            isinstance(m, dict)
+            and isinstance(m.get("role"), str)
+            and isinstance(m.get("content"), str)
+            for m in messages
+        ):
+            return SkippedRow(source, line, f"{fields.messages!r} is no list of role and content")
+        return Document(name, "", metadata={**metadata, "messages": messages})
+    if fields.text not in values:
+        found = ", ".join(map(str, values)) or "none"
+        return SkippedRow(
+            source, line, f"the row lacks the field {fields.text!r} (it has: {found})"
+        )
+    value = values[fields.text]
+    if isinstance(value, list) and value and all(isinstance(i, int) for i in value):
+        import numpy as np
+
+        return Document(name, "", metadata=metadata, ids=np.asarray(value, dtype=np.int64))
+    problem = unusable(value)
+    if problem:
+        return SkippedRow(source, line, problem)
+    context = values.get(fields.context, "") if fields.context else ""
+    if not isinstance(context, str) or (context and unusable(context)):
+        return SkippedRow(source, line, f"the context {fields.context!r} is no usable string")
+    return Document(name, value, context, metadata=metadata)
+
+
+class _Counted(io.RawIOBase):
+    """Bytes of a file, counted into the corpus' position as they are read."""
+
+    def __init__(self, path: Path, corpus: Corpus) -> None:
+        self.stream = path.open("rb")
+        self.corpus = corpus
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self.corpus.position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def opened(path: Path, corpus: Corpus) -> IO[bytes]:
+    """Open a file for reading, decompressed by its ending.
+
+    Raises:
+        InputError: when it cannot be read.
+        MissingExtra: for .zst without zstandard.
+    """
+    try:
+        raw: IO[bytes] = io.BufferedReader(_Counted(path, corpus), CHUNK)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read: {problem.strerror}.") from None
+    if path.suffix == ".gz":
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+    if path.suffix == ".bz2":
+        return bz2.BZ2File(raw)  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise MissingExtra("Reading .zst files", "data") from None
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        return io.BufferedReader(reader, CHUNK)
+    return raw
+
+
+def read_file(
+    corpus: Corpus, path: Path, format_: str, split: str | None, fields: Fields
+) -> Iterator[Item]:
+    """Read one file; damage in it ends the file with a skipped row, what came before is kept."""
+    plain = path.with_suffix("") if path.suffix in COMPRESSED else path
+    reader = READERS.get(format_ or plain.suffix.lstrip(".").lower(), text)
+    given = 0
+    try:
+        with opened(path, corpus) as stream:
+            for item in reader(stream, path.name, split, fields):
+                yield item
+                given += 1
+    except (OSError, EOFError, zlib.error) as problem:
+        yield SkippedRow(path.name, given + 1, f"the file is damaged from here on: {problem}")
+    except ValueError as problem:
+        if isinstance(problem, UnicodeError):
+            yield SkippedRow(path.name, given + 1, "not UTF-8 text")
+        else:
+            yield SkippedRow(path.name, given + 1, f"the file cannot be read: {problem}")
+
+
+def standard_input(
+    corpus: Corpus, format_: str, split: str | None, fields: Fields
+) -> Iterator[Item]:
+    """Read standard input."""
+    yield from READERS.get(format_, text)(sys.stdin.buffer, "stdin", split, fields)
+
+
+def text(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    """Read UTF-8 text: one document, or one for each line, paragraph or article."""
+    if split is None:
+        pieces: Iterator[bytes] = iter([stream.read()])
+    elif split == "lines":
+        pieces = iter(stream)
+    else:
+        pieces = _gathered(stream, _paragraph if split == "paragraphs" else _article)
+    number = 0
+    for piece in pieces:
+        number += 1
+        if number == 1:
+            piece = piece.removeprefix(b"\xef\xbb\xbf")
+        try:
+            value = piece.decode("utf-8")
+        except UnicodeDecodeError:
+            yield SkippedRow(name, number, "not UTF-8 text")
+            continue
+        if split == "lines":
+            value = value.rstrip("\r\n")
+        if split is not None and not value.strip():
+            continue
+        problem = unusable(value)
+        if problem:
+            yield SkippedRow(name, number, problem)
+        else:
+            yield Document(name if split is None else f"{name}:{number}", value)
+
+
+def _paragraph(line: bytes, before: bytes) -> bool:
+    return bool(line.strip()) and not before.strip()
+
+
+def _article(line: bytes, before: bytes) -> bool:
+    return not before.strip() and re.match(rb" = [^=].*[^=] = \s*$", line) is not None
+
+
+def _gathered(stream: IO[bytes], starts: Callable[[bytes, bytes], bool]) -> Iterator[bytes]:
+    held: list[bytes] = []
+    before = b""
+    for line in stream:
+        if held and any(one.strip() for one in held) and starts(line, before):
+            yield b"".join(held)
+            held = []
+        held.append(line)
+        before = line
+    if held:
+        yield b"".join(held)
+
+
+def jsonl(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    """Read a JSON object a line."""
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
+        except UnicodeDecodeError:
+            yield SkippedRow(name, number, "not UTF-8 text")
+            continue
+        except (ValueError, RecursionError):
+            yield SkippedRow(name, number, "broken JSON")
+            continue
+        if isinstance(values, dict):
+            yield row(fields, values, name, number)
+        else:
+            yield SkippedRow(name, number, "not a JSON object")
+
+
+def _csv(delimiter: str) -> Callable[..., Iterator[Item]]:
+    def table(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+        csv.field_size_limit(min(sys.maxsize, 1 << 31 - 1))
+        lines = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
+        reader = csv.DictReader(lines, delimiter=delimiter)
+        while True:
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as problem:
+                yield SkippedRow(name, reader.line_num, f"broken row: {problem}")
+                continue
+            named = {str(k): v for k, v in values.items() if k is not None}
+            if any(
+                isinstance(v, str) and any("\udc80" <= c <= "\udcff" for c in v)
+                for v in named.values()
+            ):
+                yield SkippedRow(name, reader.line_num, "not UTF-8 text")
+            else:
+                yield row(fields, named, name, reader.line_num)
+
+    return table
+
+
+def _arrow(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    arrow = _pyarrow()
+    data = stream if stream.seekable() else io.BytesIO(stream.read())
+    head = data.read(6)
+    data.seek(0)
+    if head == b"ARROW1":
+        reader = arrow.ipc.open_file(data)
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+    else:
+        batches = iter(arrow.ipc.open_stream(data))
+    yield from _batches(batches, name, fields)
+
+
+def _parquet(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    _pyarrow()
+    import pyarrow.parquet
+
+    data = stream if stream.seekable() else io.BytesIO(stream.read())
+    table = pyarrow.parquet.ParquetFile(data)
+    yield from _batches(table.iter_batches(batch_size=1024), name, fields)
+
+
+def _batches(batches: Iterator[Any], name: str, fields: Fields) -> Iterator[Item]:
+    number = 0
+    for batch in batches:
+        for values in batch.to_pylist():
+            number += 1
+            yield row(fields, values, name, number)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError:
+        raise MissingExtra("Reading parquet and arrow files", "data") from None
+    return pyarrow
+
+
+READERS: dict[str, Callable[..., Iterator[Item]]] = {
+    "txt": text, "jsonl": jsonl, "ndjson": jsonl, "csv": _csv(","), "tsv": _csv("\t"),
+    "parquet": _parquet, "arrow": _arrow,
+}  # fmt: skip
+"""Readers by ending; any other ending is UTF-8 text."""

@@ -1,0 +1,183 @@
+"""From whatever the user names to a corpus."""
+
+from __future__ import annotations
+
+import glob
+import os
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fairway.corpus import formats
+from fairway.corpus.document import Corpus, Document, Item, SkippedRow
+from fairway.corpus.formats import Fields
+from fairway.corpus.named import NAMED
+from fairway.errors import InputError
+
+SAMPLES = Path(__file__).parent.parent / "data" / "samples"
+SPLITS = ("lines", "paragraphs", "wikitext")
+
+
+def read(
+    source: str | os.PathLike[str] | Iterable[Any],
+    *,
+    text_field: str = "text",
+    id_field: str | None = None,
+    context_field: str | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    chat: bool = False,
+    messages_field: str = "messages",
+    group_by: str | None = None,
+) -> Corpus:
+    """Open a corpus; nothing is read before it is iterated.
+
+    Args:
+        source: a file, folder, glob, ``-`` (standard input), ``FORMAT:PATH``, a named corpus,
+            ``sample:NAME``, ``hf:DATASET[:CONFIG[:SPLIT]]``, or texts and documents in Python.
+        text_field: field of rows that holds the text.
+        id_field: field that holds the id.
+        context_field: field whose text stands before the text and is only read.
+        split: lines, paragraphs or wikitext, for text files.
+        limit: the first so many documents.
+        sample: so many documents, drawn by the seed, in the corpus' order.
+        seed: of the sample.
+        strict: stop at the first bad row.
+        chat: rows hold messages.
+        messages_field: field that holds them.
+        group_by: field that must be there.
+
+    Raises:
+        InputError: when there is no such source, or the settings are wrong.
+    """
+    if split is not None and split not in SPLITS:
+        raise InputError(f"--split {split!r} is not one of {', '.join(SPLITS)}.")
+    fields = Fields(text_field, id_field, context_field, messages_field if chat else None, group_by)
+    if not isinstance(source, str | os.PathLike):
+        corpus = _in_memory(source)
+    else:
+        corpus = _named(os.fspath(source), split, fields)
+    corpus.strict = strict
+    if limit is not None or sample is not None:
+        corpus = _part(corpus, limit, sample, seed)
+    return corpus
+
+
+def _in_memory(source: Iterable[Any]) -> Corpus:
+    kept = list(source)
+
+    def start(corpus: Corpus) -> Iterator[Item]:
+        for number, item in enumerate(kept, 1):
+            if isinstance(item, Document):
+                yield item
+            else:
+                problem = formats.unusable(item)
+                if problem:
+                    yield SkippedRow("texts", number, problem)
+                else:
+                    yield Document(str(number), item)
+
+    return Corpus("texts", start, "texts in memory")
+
+
+def _named(source: str, split: str | None, fields: Fields) -> Corpus:
+    if source in NAMED:
+        entry = NAMED[source]
+        corpus = _named(
+            entry.source, split or entry.split, replace(fields, text=entry.text_field)
+        )
+        corpus.name, corpus.description, corpus.licence = source, entry.description, entry.licence
+        return corpus
+    kind, colon, rest = source.partition(":")
+    if kind == "sample" and colon:
+        return _sample(rest, fields)
+    if kind == "hf" and colon:
+        from fairway.corpus.hub import open_dataset
+
+        return open_dataset(rest, split, fields)
+    format_ = ""
+    if colon and kind in formats.READERS:
+        format_, source = kind, rest
+    if source == "-":
+        return Corpus(
+            "stdin",
+            lambda corpus: formats.standard_input(corpus, format_ or "txt", split, fields),
+            split=split,
+        )
+    paths, name = _files(source)
+    size = sum(path.stat().st_size for path in paths)
+
+    def start(corpus: Corpus) -> Iterator[Item]:
+        for path in paths:
+            yield from formats.read_file(corpus, path, format_, split, fields)
+
+    return Corpus(name, start, split=split, size=size)
+
+
+def _files(source: str) -> tuple[list[Path], str]:
+    path = Path(source)
+    if path.is_file():
+        return [path], path.name
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        if not found:
+            raise InputError(f"The folder {source} holds no files.")
+        return found, path.resolve().name
+    matches = sorted(Path(p) for p in glob.glob(source, recursive=True) if os.path.isfile(p))
+    if matches:
+        return matches, Path(source).name
+    raise InputError(
+        f"{source} is no file, folder or glob that matches, and no named corpus; those are "
+        f"{', '.join(sorted(NAMED))} and sample:NAME."
+    )
+
+
+def _sample(name: str, fields: Fields) -> Corpus:
+    present = sorted(path.stem for path in SAMPLES.glob("*.jsonl"))
+    if name != "all" and name not in present:
+        raise InputError(f"There is no sample {name!r}; there are {', '.join(present)} and all.")
+    paths = [SAMPLES / f"{one}.jsonl" for one in (present if name == "all" else [name])]
+
+    def start(corpus: Corpus) -> Iterator[Item]:
+        for path in paths:
+            yield from formats.read_file(corpus, path, "jsonl", None, fields)
+
+    size = sum(path.stat().st_size for path in paths)
+    return Corpus(f"sample:{name}", start, "shipped sample", size=size)
+
+
+def _part(corpus: Corpus, limit: int | None, sample: int | None, seed: int) -> Corpus:
+    """Take the first documents, or a sample (Vitter's algorithm R) in the corpus' order."""
+    whole = corpus.open
+
+    def start(now: Corpus) -> Iterator[Item]:
+        given = 0
+        kept: list[tuple[int, Document]] = []
+        draw = random.Random(seed)
+        for item in whole(now):
+            if isinstance(item, SkippedRow):
+                yield item
+                continue
+            if limit is not None and given >= limit:
+                break
+            given += 1
+            if sample is None:
+                yield item
+                if given == limit:
+                    break
+            elif len(kept) < sample:
+                kept.append((given, item))
+            else:
+                place = draw.randrange(given)
+                if place < sample:
+                    kept[place] = given, item
+        for _, document in sorted(kept, key=lambda pair: pair[0]):
+            yield document
+
+    corpus.open = start
+    return corpus
