@@ -11,10 +11,10 @@ _LAZY = {
     "Document": "fairway.corpus",
     "FairwayError": "fairway.errors",
     "Report": "fairway.report",
-    "Score": "fairway.score",
+    "Score": "fairway.scores",
     "Scorer": "fairway.scorer",
     "Signature": "fairway.signature",
-    "Totals": "fairway.score",
+    "Totals": "fairway.scores",
     "evaluate": "fairway.api",
     "load": "fairway.api",
     "read": "fairway.corpus",
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fairway.corpus import Document, read
     from fairway.errors import FairwayError
     from fairway.report import Report
-    from fairway.score import Score, Totals
     from fairway.scorer import Scorer
+    from fairway.scores import Score, Totals
     from fairway.signature import Signature
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from fairway import scorer as scorers
 from fairway.corpus import Corpus, Document, read
 from fairway.errors import InputError
-from fairway.evaluate import evaluate as run_evaluation
+from fairway.evaluation import evaluate as run_evaluation
 from fairway.protocol import convention
 from fairway.report import Report
 from fairway.scorer import Scorer
 
 if TYPE_CHECKING:
-    from fairway.score import Score
+    from fairway.scores import Score
 
 DEFAULT = "hf:builtin"
 

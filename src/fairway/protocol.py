@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fairway import windows
 from fairway.errors import ProtocolError
-from fairway.score import Score, Totals
+from fairway.scores import Score, Totals
 from fairway.windows import Window
 
 if TYPE_CHECKING:
@@ -158,8 +158,10 @@ class Plan:
     @property
     def doubled(self) -> bool:
         """Whether the prefix stands twice, as lm-eval does with some tokenizers."""
-        return bool(self.prefix) and self.leading[:1] == self.prefix[-1:] and (
-            self.convention.windowing == "harness"
+        return (
+            bool(self.prefix)
+            and self.leading[:1] == self.prefix[-1:]
+            and (self.convention.windowing == "harness")
         )
 
     def fields(self) -> dict[str, str | int | None]:
@@ -189,9 +191,7 @@ def _prefix(policy: str, facts: Tokenizing, name: str) -> tuple[tuple[int, ...],
     if policy == "none":
         return (), "none"
     if policy not in POLICIES:
-        raise ProtocolError(
-            f"{policy!r} is not a prefix policy; use one of {', '.join(POLICIES)}."
-        )
+        raise ProtocolError(f"{policy!r} is not a prefix policy; use one of {', '.join(POLICIES)}.")
     token = facts.bos if policy == "bos" else facts.eos
     if token is None:
         raise ProtocolError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairway.protocol import Convention, totals
 from fairway.report import text_entry, token_squares
-from fairway.score import Score, Totals
+from fairway.scores import Score, Totals
 
 if TYPE_CHECKING:
     from fairway.corpus import Document

@@ -10,7 +10,7 @@ from typing import Any
 
 from fairway import __version__
 from fairway.errors import InputError
-from fairway.score import Score, Totals, add, ratios
+from fairway.scores import Score, Totals, add, ratios
 from fairway.signature import Signature, parse
 from fairway.statistics import Interval, Moments, absence, intervals
 
@@ -234,7 +234,9 @@ def from_json(data: Mapping[str, Any]) -> Report:
             version=data["fairway"],
         )
     except (KeyError, TypeError, AttributeError) as problem:
-        raise InputError(f"This is not a fairway report: {problem!r} is missing or wrong.") from None
+        raise InputError(
+            f"This is not a fairway report: {problem!r} is missing or wrong."
+        ) from None
 
 
 def dumps(reports: Iterable[Report], indent: int | None = 2) -> str:

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fairway.errors import InputError
-from fairway.score import Score
+from fairway.scores import Score
 from fairway.signature import Signature
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ class Scorer(Protocol):
     @property
     def signature(self) -> Signature: ...
 
-    def score(
-        self, documents: Iterable[Document], want: Collection[str] = ()
-    ) -> Iterator[Score]:
+    def score(self, documents: Iterable[Document], want: Collection[str] = ()) -> Iterator[Score]:
         """Score documents, in their order.
 
         Args:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.score import UNITS, Totals, exp
+from fairway.scores import UNITS, Totals, exp
 
 LEVEL = 0.95
 REPLICATES = 1000

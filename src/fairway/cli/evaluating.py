@@ -16,7 +16,7 @@ from fairway.cli.showing import output
 from fairway.errors import InputError, ProtocolError
 
 if TYPE_CHECKING:
-    from fairway.evaluate import Progress
+    from fairway.evaluation import Progress
     from fairway.report import Report
 
 
@@ -74,7 +74,7 @@ def evaluate(
     from fairway.api import load, overlapping
     from fairway.cache import ScoreCache
     from fairway.corpus import read
-    from fairway.evaluate import evaluate as run_evaluation
+    from fairway.evaluation import evaluate as run_evaluation
     from fairway.protocol import CONVENTIONS, convention
     from fairway.run import Run
 

@@ -15,18 +15,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DeviceMap = Annotated[
     str | None, typer.Option(help="As transformers takes it, for a model larger than one device.")
 ]
-Dtype = Annotated[
-    str, typer.Option(help="auto (float32 on a CPU), float32, bfloat16 or float16.")
-]
+Dtype = Annotated[str, typer.Option(help="auto (float32 on a CPU), float32, bfloat16 or float16.")]
 Html = Annotated[str | None, typer.Option(metavar="FILE", help="Write a self-contained page.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table.")]
 Like = Annotated[
     str, typer.Option(help="Convention: fairway, hf-doc, lm-eval, ... (see: fairway list).")
 ]
-MaxLength = Annotated[
-    int | None, typer.Option(help="Tokens in a window, the prefix counted.")
-]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens in a window, the prefix counted.")]
 Md = Annotated[bool, typer.Option("--md", help="Print a Markdown table.")]
 Prefix = Annotated[str | None, typer.Option(help="auto, bos, eos or none.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, branch or tag on the hub.")]

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from fairway import evaluate, statistics
+from fairway import evaluation, statistics
 
 
 @contextmanager
-def bar() -> Iterator[Callable[[evaluate.Progress], None]]:
+def bar() -> Iterator[Callable[[evaluation.Progress], None]]:
     """Show documents, tokens a second, time left, and after a pilot the precision reached."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
@@ -21,10 +21,10 @@ def bar() -> Iterator[Callable[[evaluate.Progress], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("scoring", total=None, status="")
 
-        def show(state: evaluate.Progress) -> None:
+        def show(state: evaluation.Progress) -> None:
             rate = state.fresh / state.seconds if state.seconds > 0 else 0.0
             status = f"{state.documents:,} documents, {rate:,.0f} tokens/s"
-            if state.moments.documents >= evaluate.PILOT:
+            if state.moments.documents >= evaluation.PILOT:
                 width = statistics.half_width(state.moments)
                 needed = statistics.documents_needed(state.moments, 0.005)
                 status += f", perplexity ±{width:.1%}"

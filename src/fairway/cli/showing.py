@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairway.cli import options as o
+
+if TYPE_CHECKING:
+    from fairway.report import Report
 
 
 def show(
@@ -35,8 +38,8 @@ def show(
 
 
 def output(
-    reports: list, json: bool, md: bool, csv: bool, latex: bool, html: str | None
-) -> None:  # type: ignore[type-arg]
+    reports: list[Report], json: bool, md: bool, csv: bool, latex: bool, html: str | None
+) -> None:
     """Print reports in the form that was asked for."""
     if html:
         from fairway.cli.scoring import write

@@ -121,9 +121,9 @@ def opened(path: Path, corpus: Corpus) -> IO[bytes]:
     except OSError as problem:
         raise InputError(f"{path} cannot be read: {problem.strerror}.") from None
     if path.suffix == ".gz":
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+        return gzip.GzipFile(fileobj=raw)
     if path.suffix == ".bz2":
-        return bz2.BZ2File(raw)  # type: ignore[return-value]
+        return bz2.BZ2File(raw)
     if path.suffix == ".zst":
         try:
             import zstandard

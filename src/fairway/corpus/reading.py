@@ -88,9 +88,7 @@ def _in_memory(source: Iterable[Any]) -> Corpus:
 def _named(source: str, split: str | None, fields: Fields) -> Corpus:
     if source in NAMED:
         entry = NAMED[source]
-        corpus = _named(
-            entry.source, split or entry.split, replace(fields, text=entry.text_field)
-        )
+        corpus = _named(entry.source, split or entry.split, replace(fields, text=entry.text_field))
         corpus.name, corpus.description, corpus.licence = source, entry.description, entry.licence
         return corpus
     kind, colon, rest = source.partition(":")

@@ -12,7 +12,7 @@ from fairway.render.visible import COLOURS, LEVELS, bits, figure, level, visible
 from fairway.report import Report, real
 
 if TYPE_CHECKING:
-    from fairway.score import Score
+    from fairway.scores import Score
 
 MOST_TOKENS = 20_000
 """Tokens drawn on a page, which keeps it below 2 MB."""
@@ -150,7 +150,7 @@ def page(reports: Sequence[Report], title: str = "fairway report") -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\">"
         f"<title>{escape(title)}</title><style>{STYLE}{_heat_style()}</style></head>\n"
         f"<body>{''.join(body)}</body></html>\n"

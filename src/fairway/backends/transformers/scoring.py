@@ -20,7 +20,7 @@ from fairway.backends.transformers.loading import Loaded
 from fairway.corpus import Document
 from fairway.errors import ModelError, ProtocolError
 from fairway.protocol import Plan
-from fairway.score import Score
+from fairway.scores import Score
 from fairway.signature import Signature
 
 BUDGET = 4096
@@ -126,9 +126,7 @@ class TransformersScorer:
             for d in documents
         ]
         special = self.parse_special or self.roles is not None
-        encoded = [
-            encoding.encode_document(self.loaded.tokenizer, d, special) for d in prepared
-        ]
+        encoded = [encoding.encode_document(self.loaded.tokenizer, d, special) for d in prepared]
         lead = len(self.plan.leading)
         rows: list[Row] = []
         logprobs: list[Any] = []
@@ -168,9 +166,7 @@ class TransformersScorer:
         )
         return blank.wanted
 
-    def _rows(
-        self, index: int, ids: list[int], touched: Any, document: Document
-    ) -> Iterator[Row]:
+    def _rows(self, index: int, ids: list[int], touched: Any, document: Document) -> Iterator[Row]:
         prefix = list(self.plan.prefix)
         if self.roles and prefix and ids[: len(prefix)] == prefix:
             # The template wrote the BOS itself; a second one would be an error.
@@ -234,7 +230,9 @@ class TransformersScorer:
             for key, column in more.items()
             if key != "window" or window
         }
-        ids = np.concatenate((np.asarray(self.plan.leading[lead - kept_lead :], np.int64), item.ids))
+        ids = np.concatenate(
+            (np.asarray(self.plan.leading[lead - kept_lead :], np.int64), item.ids)
+        )
         offsets = np.concatenate((np.zeros((kept_lead, 2), np.int64), item.offsets))
         token_bytes = None
         text = document.text

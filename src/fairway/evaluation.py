@@ -15,8 +15,8 @@ from fairway.protocol import Convention, prepare
 from fairway.record import Record
 from fairway.report import Group, Report, absent
 from fairway.run import Run
-from fairway.score import Totals, exp
 from fairway.scorer import Scorer
+from fairway.scores import Totals, exp
 from fairway.statistics import Interval, MacroBootstrap, Moments, intervals
 
 if TYPE_CHECKING:
@@ -295,13 +295,14 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
         intervals=found,
         reasons=reasons,
         groups=tuple(
-            Group(name, totals, intervals(moments), absent(totals, moments), moments.design_effect())
+            Group(
+                name, totals, intervals(moments), absent(totals, moments), moments.design_effect()
+            )
             for name, (totals, moments) in sums.groups.items()
         ),
         macro=_macro(sums),
         skipped_rows=tuple(
-            {"source": row.source, "line": row.line, "reason": row.reason}
-            for row in corpus.skipped
+            {"source": row.source, "line": row.line, "reason": row.reason} for row in corpus.skipped
         ),
         skipped_total=getattr(corpus, "skipped_total", len(corpus.skipped)),
         design_effect=sums.moments.design_effect(),
@@ -324,4 +325,3 @@ def _macro(sums: Sums) -> dict[str, tuple[float, float, float]]:
     value, low, high = out["nll_per_token"]
     out["perplexity"] = exp(value), exp(low), exp(high)
     return out
-

@@ -1,0 +1,26 @@
+"""What tests share: the assets folder, a cache of their own, small models with peaked logits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    folder = os.environ.get("FAIRWAY_ASSETS")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("FAIRWAY_ASSETS does not name a folder of test assets")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def stories(assets: Path) -> str:
+    return str(assets / "models" / "stories260K" / "hf")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["FAIRWAY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
