@@ -21,7 +21,20 @@ _LAZY = {
     "score": "fairway.api",
 }
 
-__all__ = sorted([*_LAZY, "__version__"])
+__all__ = [
+    "Document",
+    "FairwayError",
+    "Report",
+    "Score",
+    "Scorer",
+    "Signature",
+    "Totals",
+    "__version__",
+    "evaluate",
+    "load",
+    "read",
+    "score",
+]
 
 if TYPE_CHECKING:
     from fairway.api import evaluate, load, score

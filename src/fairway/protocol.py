@@ -254,7 +254,7 @@ def resolve(
             if facts.positions is not None and tokens + len(ids) > facts.positions:
                 raise ProtocolError(
                     f"{like.name} does not cut texts, and a text of {tokens} tokens exceeds the "
-                    f"model's {facts.positions} positions; split the text or use another convention."
+                    f"model's {facts.positions} positions; split it or use another convention."
                 )
             return windows.single(tokens, len(ids))
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from fairway.corpus.document import Corpus, Document, Item, SkippedRow
 from fairway.errors import InputError, MissingExtra
@@ -121,9 +121,9 @@ def opened(path: Path, corpus: Corpus) -> IO[bytes]:
     except OSError as problem:
         raise InputError(f"{path} cannot be read: {problem.strerror}.") from None
     if path.suffix == ".gz":
-        return gzip.GzipFile(fileobj=raw)
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if path.suffix == ".bz2":
-        return bz2.BZ2File(raw)
+        return cast(IO[bytes], bz2.BZ2File(raw))
     if path.suffix == ".zst":
         try:
             import zstandard

@@ -211,7 +211,9 @@ def _adapt(model: Any, adapter: str) -> tuple[Any, str]:
 def _explain(name: str, problem: Exception) -> str:
     reason = " ".join(str(problem).split())
     if "trust_remote_code" in reason:
-        return f"{name} wants to run code of its own; pass --trust-remote-code if you trust its author."
+        return (
+            f"{name} wants to run its own code; pass --trust-remote-code if you trust its author."
+        )
     if len(reason) > 240:
         reason = reason[:240].rsplit(" ", 1)[0] + " ..."
     return f"{name} cannot be loaded: {reason or type(problem).__name__}"

@@ -1,0 +1,104 @@
+"""The command line as a user meets it: numbers, files, mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def fairway(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fairway", *words], input=stdin, capture_output=True, text=True
+    )
+
+
+def test_score_json_contract(stories: str) -> None:
+    out = fairway("score", "Once upon a time", "--model", stories, "--json")
+    assert out.returncode == 0, out.stderr
+    report = json.loads(out.stdout)
+    text = report["texts"][0]
+    assert "".join(t["text"] for t in text["tokens"]) == "Once upon a time"
+    total = -sum(t["logprob"] for t in text["tokens"])
+    assert total == pytest.approx(report["metrics"]["nll"], rel=1e-12)
+    assert report["metrics"]["bytes"] == 16
+    assert report["reasons"]["intervals"]
+
+
+def test_a_run_resumes_to_the_same_report(stories: str, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    with data.open("w") as stream:
+        for number in range(40):
+            row = {"text": f"Story {number}. " + "The cat saw the dog and ran away. " * 120}
+            stream.write(json.dumps(row) + "\n")
+        stream.write('{"text": \n{"other": 1}\n{"text": ""}\n')
+    words = ("eval", "--model", stories, "--data", str(data), "--no-cache", "--json", "--out")
+    whole = fairway(*words, str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    # An interrupted run: one committed block, then half a line.
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "run.json").write_bytes((tmp_path / "whole" / "run.json").read_bytes())
+    lines = (tmp_path / "whole" / "scores.jsonl").read_bytes().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if line.startswith(b'{"block"')) + 1
+    assert first < len(lines)
+    (part / "scores.jsonl").write_bytes(b"".join(lines[: first + 1]) + lines[first + 1][:30])
+    again = fairway(*words, str(part))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == whole.stdout
+    assert (part / "scores.jsonl").read_bytes() == (tmp_path / "whole/scores.jsonl").read_bytes()
+    report = json.loads(whole.stdout)
+    assert report["metrics"]["documents"] == 40
+    assert [row["line"] for row in report["skipped_rows"]] == [41, 42, 43]
+    other = fairway(*words, str(part), "--stride", "100")
+    assert other.returncode == 2 and "another signature" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["score", ""], "is empty"),
+        (["score", "--file", "/nowhere/x.txt"], "cannot be read"),
+        (["score", "a", "--like", "foo"], "no convention"),
+        (["score", "a", "--stride", "600"], "stride 600"),
+        (["score", "a", "--max-length", "5000"], "at most 512"),
+        (["score", "a", "--dtype", "int3"], "no dtype"),
+        (["eval", "--data", "nowhere.txt"], "no file, folder or glob"),
+        (["eval", "--precision", "much"], "--precision"),
+    ],
+)
+def test_mistakes_are_one_sentence(stories: str, words: list[str], reason: str) -> None:
+    out = fairway(*words, "--model", stories)
+    assert out.returncode == 2
+    assert reason in out.stderr and "Traceback" not in out.stderr
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    out = fairway("score", "a", "--model", str(tmp_path))
+    assert out.returncode == 2 and "config.json" in out.stderr
+
+
+def test_corrupted_weights(stories: str, tmp_path: Path) -> None:
+    for path in Path(stories).iterdir():
+        data = path.read_bytes()
+        (tmp_path / path.name).write_bytes(data[:1000] if path.suffix == ".safetensors" else data)
+    out = fairway("score", "a", "--model", str(tmp_path))
+    assert out.returncode == 2 and "cannot be loaded" in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_show_needs_no_model(stories: str, tmp_path: Path) -> None:
+    data = tmp_path / "d.txt"
+    data.write_text("A small story about a dog.\n\nAnother one.\n")
+    run = tmp_path / "run"
+    words = ("eval", "--model", stories, "--data", str(data), "--split", "paragraphs")
+    assert fairway(*words, "--out", str(run)).returncode == 0
+    for option in ("--explain", "--md", "--csv", "--latex", "--json"):
+        out = fairway("show", str(run), option)
+        assert out.returncode == 0 and out.stdout, option
+    page = tmp_path / "page.html"
+    assert fairway("show", str(run), "--html", str(page)).returncode == 0
+    assert "<script" not in page.read_text()
