@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fairway import scorer as scorers
 from fairway.corpus import Corpus, Document, read
@@ -14,11 +14,18 @@ from fairway.evaluation import evaluate as run_evaluation
 from fairway.protocol import convention
 from fairway.report import Report
 from fairway.scorer import Scorer
-
-if TYPE_CHECKING:
-    from fairway.scores import Score
+from fairway.scores import Score, draw_with
 
 DEFAULT = "hf:builtin"
+
+
+def _picture(score: Score) -> str:
+    from fairway.render.html import heat_map
+
+    return heat_map(score)
+
+
+draw_with(_picture)
 
 
 def load(model: Any = DEFAULT, **options: Any) -> Scorer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -187,7 +187,13 @@ class Score:
         """Every ratio of this text's sums; see `ratios`."""
         return ratios(self.totals)
 
-    def _repr_html_(self) -> str:
-        from fairway.render.html import heat_map
+    def _repr_html_(self) -> str | None:
+        return _pictures["html"](self) if "html" in _pictures else None
 
-        return heat_map(self)
+
+_pictures: dict[str, Callable[[Score], str]] = {}
+
+
+def draw_with(draw: Callable[[Score], str]) -> None:
+    """Set how a notebook shows a score; the façade does, since rendering lies above this file."""
+    _pictures["html"] = draw
