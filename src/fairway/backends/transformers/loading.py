@@ -34,6 +34,7 @@ class Loaded:
         dtype: float32, bfloat16, float16, ...
         quant: method of quantisation.
         positions: tokens the model can read; None = no limit.
+        wrapped: whether the model came as an object, whose code may be anything.
     """
 
     model: Any
@@ -45,6 +46,7 @@ class Loaded:
     dtype: str
     quant: str | None
     positions: int | None
+    wrapped: bool = False
 
 
 def builtin_folder() -> Path:
@@ -171,6 +173,7 @@ def wrap(model: Any, tokenizer: Any, name: str | None = None) -> Loaded:
         str(model.dtype).removeprefix("torch."),
         _quantisation(model),
         positions(model.config),
+        wrapped=True,
     )
 
 

@@ -79,7 +79,7 @@ class TransformersScorer:
         if head is None:
             self.notes.append("the model has no head of the usual form: its own logits are used")
             return
-        if self.loaded.quant is None and self.loaded.weights:
+        if self.loaded.quant is None and self.loaded.weights and not self.loaded.wrapped:
             key = hashlib.sha256(
                 "|".join(
                     [
