@@ -94,7 +94,8 @@ def build(name: str) -> Any:
     generator = np.random.default_rng(11)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
-            if parameter.ndim >= 2:
+            if parameter.ndim >= 2 and name != "mamba":
+                # Mamba's recurrence, so scaled, magnifies float32 rounding to 1e-3 by itself.
                 parameter.mul_(4.0)
             elif "bias" in parameter_name:
                 noise = generator.normal(0, 0.5, tuple(parameter.shape))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models import CONFIGS, POSITIONS, build, reference, tokenizer
 
 import fairway
 from fairway.backends import transformers as backend
+from models import CONFIGS, POSITIONS, build, reference, tokenizer
 
 TEXTS = [
     "the cat and the hen in the garden",
