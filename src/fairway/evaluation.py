@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fairway import record, statistics
 from fairway.cache import ScoreCache
 from fairway.errors import InputError, RunError
-from fairway.protocol import Convention, prepare
+from fairway.protocol import Convention, normaliser, prepare
 from fairway.record import Record
 from fairway.report import Group, Report, absent
 from fairway.run import Run
@@ -102,6 +102,11 @@ def blocks(documents: Iterable[Document], size: int = BLOCK_BYTES) -> Iterator[l
         yield block
 
 
+def is_wikitext(corpus: Corpus) -> bool:
+    """Whether a corpus is WikiText in articles, as lm-eval's task of that name reads it."""
+    return corpus.split == "wikitext" or corpus.name.startswith("wikitext-")
+
+
 def evaluate(
     scorer: Scorer,
     corpus: Corpus,
@@ -141,7 +146,7 @@ def evaluate(
     entries = []
     fresh = 0
     signature = str(scorer.signature)
-    for number, block in enumerate(blocks(prepare(like, corpus))):
+    for number, block in enumerate(blocks(prepare(like, corpus, is_wikitext(corpus)))):
         if run is not None and number < run.committed:
             records = next(known)
             kept_documents = _match(block, records, run)
@@ -249,7 +254,8 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
     signature = scorer.signature.with_(
         data=corpus.name,
         split=corpus.split,
-        norm=None if corpus.normalisation == "none" else corpus.normalisation,
+        norm=normaliser(like, is_wikitext(corpus))
+        or (None if corpus.normalisation == "none" else corpus.normalisation),
         digest=corpus.digest,
         documents=corpus.documents,
         seed=sums.seed if sums.group_by else None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fairway import windows
 from fairway.errors import ProtocolError
+from fairway.normalise import lm_eval_wikitext
 from fairway.scores import Score, Totals
 from fairway.windows import Window
 
@@ -57,6 +58,7 @@ class Convention:
         aggregate: ``ratio`` of sums, ``mean`` of the texts' perplexities, or ``published`` (the
             weights of the Hugging Face documentation's loop).
         error: ``documents`` or ``tokens``: the sampling unit of the printed error.
+        special: ``text`` or ``parse``: what the spelling of a special token in a text is.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Convention:
     denominators: str = "text"
     aggregate: str = "ratio"
     error: str = "documents"
+    special: str = "text"
 
 
 CONVENTIONS = {
@@ -83,33 +86,39 @@ CONVENTIONS = {
             "hf-doc",
             "rows joined by blank lines, windows without prefix, weighted by scored tokens",
             prefix="none", length=0, stride=512, leading=True, join="\n\n",
+            special="parse",
         ),
         Convention(
             "hf-doc-as-published",
             "as hf-doc, with the documentation's weights: one token too few per later window",
             prefix="none", length=0, stride=512, leading=True, join="\n\n", aggregate="published",
+            special="parse",
         ),
         Convention(
             "hf-evaluate",
             "mean of the texts' perplexities, no windows, BOS in front",
             prefix="bos", windowing="single", length=0, aggregate="mean",
+            special="parse",
         ),
         Convention(
             "lm-eval",
             "disjoint windows, prefix only in the first, bytes and words of the untouched page",
             prefix="bos-or-eos", windowing="harness", length=0, stride=0, leading=True,
             denominators="lm-eval",
+            special="parse",
         ),
         Convention(
             "llama.cpp",
             "disjoint chunks of 512, the second half scored, BOS over token 0, tail dropped",
             prefix="bos", windowing="second_halves", length=512, stride=0, leading=True,
             join="\n", error="tokens",
+            special="parse",
         ),
         Convention(
             "gptq",
             "rows joined by blank lines, disjoint 2048-token rows, tail dropped",
             prefix="none", windowing="rows", length=2048, stride=0, leading=True, join="\n\n",
+            special="parse",
         ),
         Convention(
             "paloma",
@@ -291,13 +300,31 @@ def resolve(
     return Plan(like, ids, leading, name, None if whole else length, None if whole else stride, cut)
 
 
-def prepare(like: Convention, documents: Iterable[Document]) -> Iterator[Document]:
+def normaliser(like: Convention, wikitext: bool) -> str | None:
+    """Name the normaliser that a convention applies by itself; None where it applies none."""
+    return "lm-eval-wikitext" if like.denominators == "lm-eval" and wikitext else None
+
+
+def prepare(
+    like: Convention, documents: Iterable[Document], wikitext: bool = False
+) -> Iterator[Document]:
     """Turn a corpus into the texts that a convention scores.
+
+    lm-eval detokenises WikiText's pages and counts the untouched ones.
 
     A convention that joins takes each document as a row; a corpus of one document is first cut
     into its lines, as the WikiText data set has them: a row keeps its newline, a blank row is
     empty. The joined text is in memory as a whole.
     """
+    if normaliser(like, wikitext):
+        for document in documents:
+            page = document.text
+            yield replace(
+                document,
+                text=lm_eval_wikitext(page),
+                metadata={**document.metadata, "page": page},
+            )
+        return
     if not like.join:
         yield from documents
         return

@@ -50,7 +50,7 @@ def evaluate(
     prefix: o.Prefix = None,
     max_length: o.MaxLength = None,
     stride: o.Stride = None,
-    special_tokens: o.Special = "text",
+    special_tokens: o.Special = None,
     adapter: o.Adapter = None,
     revision: o.Revision = None,
     dtype: o.Dtype = "auto",

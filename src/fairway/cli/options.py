@@ -27,7 +27,8 @@ Md = Annotated[bool, typer.Option("--md", help="Print a Markdown table.")]
 Prefix = Annotated[str | None, typer.Option(help="auto, bos, eos or none.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, branch or tag on the hub.")]
 Special = Annotated[
-    str, typer.Option("--special-tokens", help="text: their spelling is data; parse: read them.")
+    str | None,
+    typer.Option("--special-tokens", help="text: their spelling is data; parse: read them."),
 ]
 Stride = Annotated[int | None, typer.Option(help="Tokens by which windows advance.")]
 Trust = Annotated[

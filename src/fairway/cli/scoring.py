@@ -28,7 +28,7 @@ def score(
     prefix: o.Prefix = None,
     max_length: o.MaxLength = None,
     stride: o.Stride = None,
-    special_tokens: o.Special = "text",
+    special_tokens: o.Special = None,
     adapter: o.Adapter = None,
     revision: o.Revision = None,
     dtype: o.Dtype = "auto",

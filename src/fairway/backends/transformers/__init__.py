@@ -26,7 +26,7 @@ def load(
     prefix: str | None = None,
     max_length: int | None = None,
     stride: int | None = None,
-    special_tokens: str = "text",
+    special_tokens: str | None = None,
     chat: Sequence[str] | None = None,
     batch_tokens: int | None = None,
 ) -> TransformersScorer:
@@ -45,7 +45,7 @@ def load(
         prefix: auto, bos, eos or none; overrides the convention's.
         max_length: tokens in a window, prefix counted; overrides the convention's.
         stride: tokens by which windows advance; overrides the convention's.
-        special_tokens: ``text`` (data is data) or ``parse``.
+        special_tokens: ``text`` (data is data) or ``parse``; overrides the convention's.
         chat: roles whose words are scored, in documents that hold messages.
         batch_tokens: tokens in a batch, padding counted.
 
@@ -61,7 +61,7 @@ def load(
         raise MissingExtra("Scoring with a Hugging Face model", "hf") from None
     from fairway.backends.transformers import encode, loading, scoring
 
-    if special_tokens not in ("text", "parse"):
+    if special_tokens not in (None, "text", "parse"):
         raise InputError(f"{special_tokens!r} is neither text nor parse.")
     if isinstance(name, str):
         base, at, commit = name.partition("@")
@@ -79,11 +79,12 @@ def load(
     else:
         loaded = loading.wrap(name, tokenizer)
     facts = encode.facts(loaded.tokenizer, loaded.positions)
-    plan = resolve(convention(like), facts, prefix, max_length, stride)
+    named = convention(like)
+    plan = resolve(named, facts, prefix, max_length, stride)
     scorer = scoring.TransformersScorer(
         loaded,
         plan,
-        special_tokens == "parse",
+        (special_tokens or named.special) == "parse",
         tuple(chat) if chat else None,
         batch_tokens or scoring.BUDGET,
     )
