@@ -20,13 +20,17 @@ from pathlib import Path
 
 # WikiText's validation file replaced rare words by this marker. It is never a training target.
 UNKNOWN = "<unk>"
-OVERLAP_WORDS = 13  # a training paragraph that shares so many words in a row with held-out text is dropped
-OVERLAP_LINE = 20  # characters: no held-out line of at least this length may be a line of training text
+OVERLAP_WORDS = (
+    13  # a training paragraph that shares so many words in a row with held-out text is dropped
+)
+OVERLAP_LINE = (
+    20  # characters: no held-out line of at least this length may be a line of training text
+)
 
 HELDOUT_LICENCES = ("cc-by-4.0", "mpl-2.0", "eupl-1.2")
 # French text, or the names of several legal systems' bodies only: no help for English legal prose.
 SKIPPED_LICENCES = ("cecill-2.1",)
-# Chapters are numbered in file order; spread over the books so that no one story decides the figure.
+# Chapters are numbered in file order, and spread over the books: no one story decides the figure.
 HELDOUT_BRONTE_CHAPTERS = (60, 100)
 HELDOUT_WIKI_BYTES = 60_000
 SSLA_EXCERPTS = 300  # of 1,012: court filings with line breaks inside words, so only a part
@@ -34,7 +38,11 @@ SSLA_EXCERPTS = 300  # of 1,012: court filings with line breaks inside words, so
 
 def read_text(path):
     data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").replace("\r\n", "\n")
+    return (
+        (gzip.decompress(data) if path.suffix == ".gz" else data)
+        .decode("utf-8")
+        .replace("\r\n", "\n")
+    )
 
 
 def unwrap(text):
@@ -103,7 +111,9 @@ def legalbench(folder):
     for number, row in enumerate(table(folder / "ssla_individual_defendants__test_old.tsv.gz")):
         if number < SSLA_EXCERPTS:
             # Page furniture: pleading-line numbers and court stamps.
-            text = re.sub(r"Case \d\S*\s+Document.*?Page \d+ of \d+(?:\s+Page ID #:\d+)?", "", row["text"])
+            text = re.sub(
+                r"Case \d\S*\s+Document.*?Page \d+ of \d+(?:\s+Page ID #:\d+)?", "", row["text"]
+            )
             lines = [line for line in text.splitlines() if not re.fullmatch(r"[\s\d-]*", line)]
             yield f"ssla/{number}", re.sub(r"\s+", " ", " ".join(lines)).strip()
     for number, row in enumerate(table(folder / "corporate_lobbying__train.tsv")):
@@ -132,7 +142,7 @@ def documents(assets):
     corpora = Path(assets) / "corpora"
     for title, text in wiki_articles(read_text(corpora / "wikitext2/wiki.valid.tokens")):
         yield f"wiki-valid/{title}", "wiki", None, text
-    # The validation file's rare words are lost, so natural held-out text comes from the test file.
+    # The validation file lacks its rare words, so natural held-out text comes from the test file.
     size = 0
     articles = list(wiki_articles(read_text(corpora / "wikitext2/wiki.test.raw")))
     for title, text in articles[3::7]:
@@ -210,7 +220,9 @@ def main():
     write_jsonl(options.out / "train.jsonl", train)
     sizes = {}
     for document in train:
-        sizes[document["source"]] = sizes.get(document["source"], 0) + len(document["text"].encode())
+        sizes[document["source"]] = sizes.get(document["source"], 0) + len(
+            document["text"].encode()
+        )
     for domain in sorted({d["domain"] for d in heldout}):
         rows = [d for d in heldout if d["domain"] == domain]
         write_jsonl(options.heldout / f"{domain}.jsonl", rows)

@@ -15,7 +15,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 VOCABULARY = 3072  # tokens, the three special ones and 256 bytes included
-SPECIAL = ("<s>", "</s>", "<unk>")  # ids 0, 1, 2; <unk> only stands for WikiText's lost words in training
+# Ids 0, 1, 2; <unk> only stands for WikiText's lost words in training.
+SPECIAL = ("<s>", "</s>", "<unk>")
 
 
 def pieces(text):
@@ -26,7 +27,10 @@ def pieces(text):
 def train_tokenizer(texts):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
@@ -55,9 +59,11 @@ def save(tokenizer, folder):
         "eos_token": "</s>",
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,
-        "model_max_length": 1024,
+        "model_max_length": 512,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def main():

@@ -4,7 +4,7 @@
 
 Reads SCRATCH/train.jsonl and SCRATCH/tokenizer; writes SCRATCH/NAME/checkpoint.pt every two minutes
 (by an atomic rename) and log.jsonl. The same command goes on where the checkpoint is.
-The batches are a pure function of the seed, so a resumed run reads what the uninterrupted one reads.
+The batches are a pure function of the seed: a resumed run reads what an uninterrupted one reads.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from tokenizer import pieces
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 SEED = 20
@@ -92,7 +92,7 @@ def epoch_batches(documents, epoch):
 
 
 def batch_tensors(batch):
-    """Return input ids and labels; padding stands on the right, where causal attention ignores it."""
+    """Return input ids and labels; padding is on the right, where causal attention ignores it."""
     width = 1 + max(map(len, batch))
     ids = np.full((len(batch), width), EOS, dtype=np.int64)
     labels = np.full_like(ids, IGNORED)
@@ -150,7 +150,9 @@ def train(scratch, run, steps, dtype):
         for part, saved in zip(parts, state["optimizers"], strict=True):
             part.load_state_dict(saved)
         done, before = state["step"], state["seconds"]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {done}", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {done}", flush=True
+    )
     start = last = time.monotonic()
     step, epoch, total, tokens = 0, 0, 0.0, 0
     while step < steps:
