@@ -11,7 +11,7 @@ import numpy as np
 
 from fairway.protocol import Convention, totals
 from fairway.report import text_entry, token_squares
-from fairway.scores import Score, Totals
+from fairway.scores import Score, Totals, number, read_totals, real
 
 if TYPE_CHECKING:
     from fairway.corpus import Document
@@ -42,7 +42,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Give plain data; floats round-trip exactly through JSON."""
         out: dict[str, Any] = {"id": self.id, "key": self.key, **self.totals.to_json()}
-        out["token_nll2"] = self.token_nll2
+        out["token_nll2"] = number(self.token_nll2)
         if self.published is not None:
             out["published"] = list(self.published)
         if self.lossy:
@@ -58,8 +58,8 @@ def from_json(data: Mapping[str, Any]) -> Record:
     return Record(
         data["id"],
         data["key"],
-        Totals(**{name: data[name] for name in Totals().to_json()}),
-        data["token_nll2"],
+        read_totals(data),
+        real(data["token_nll2"]),
         (published[0], published[1]) if published else None,
         data.get("lossy", False),
         data.get("entry"),
@@ -119,9 +119,9 @@ def _published(score: Score, overlapping: bool) -> tuple[float, int]:
     """
     window = score.extras["window"]
     nll, weight = 0.0, 0
-    for number in np.unique(window[window >= 0]):
-        values = score.logprobs[window == number]
-        counted = len(values) - 1 if overlapping and number > 0 else len(values)
+    for one in np.unique(window[window >= 0]):
+        values = score.logprobs[window == one]
+        counted = len(values) - 1 if overlapping and one > 0 else len(values)
         nll -= float(np.mean(values)) * counted
         weight += counted
     return nll, weight

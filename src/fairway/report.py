@@ -10,7 +10,7 @@ from typing import Any
 
 from fairway import __version__
 from fairway.errors import InputError
-from fairway.scores import Score, Totals, add, ratios
+from fairway.scores import Score, Totals, add, number, ratios, read_totals, real
 from fairway.signature import Signature, parse
 from fairway.statistics import Interval, Moments, absence, intervals
 
@@ -153,20 +153,6 @@ class Report:
         return pandas.DataFrame(rows)
 
 
-def number(value: float) -> float | str | None:
-    """Write a float without the literals that JSON lacks."""
-    if math.isnan(value):
-        return None
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return value
-
-
-def real(value: Any) -> float:
-    """Read back what `number` wrote."""
-    return math.nan if value is None else float(value)
-
-
 def _intervals(items: Mapping[str, Interval]) -> dict[str, Any]:
     return {
         key: {
@@ -186,10 +172,6 @@ def _read_intervals(data: Mapping[str, Any]) -> dict[str, Interval]:
     }
 
 
-def _read_totals(metrics: Mapping[str, Any]) -> Totals:
-    return Totals(**{key: metrics[key] for key in Totals().to_json()})
-
-
 def from_json(data: Mapping[str, Any]) -> Report:
     """Read a report back.
 
@@ -207,13 +189,13 @@ def from_json(data: Mapping[str, Any]) -> Report:
             data=data.get("data", ""),
             protocol=data["protocol"],
             signature=parse(data["signature"]),
-            totals=_read_totals(data["metrics"]),
+            totals=read_totals(data["metrics"]),
             intervals=_read_intervals(data["intervals"]),
             reasons=dict(data["reasons"]),
             groups=tuple(
                 Group(
                     g["name"],
-                    _read_totals(g["metrics"]),
+                    read_totals(g["metrics"]),
                     _read_intervals(g["intervals"]),
                     dict(g.get("reasons", {})),
                     real(g.get("design_effect")),

@@ -47,8 +47,31 @@ class Totals:
         return self.nll / count if count else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """Give the sums as plain data."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Give the sums as plain data; an infinite nll as text."""
+        return {
+            f.name: number(self.nll) if f.name == "nll" else getattr(self, f.name)
+            for f in fields(self)
+        }
+
+
+def number(value: float) -> float | str | None:
+    """Write a float without the literals that JSON lacks."""
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value
+
+
+def real(value: Any) -> float:
+    """Read back what `number` wrote."""
+    return math.nan if value is None else float(value)
+
+
+def read_totals(data: Mapping[str, Any]) -> Totals:
+    """Read back what `Totals.to_json` gave, among other things."""
+    counts: dict[str, int] = {f.name: data[f.name] for f in fields(Totals) if f.name != "nll"}
+    return Totals(nll=real(data["nll"]), **counts)
 
 
 def add(totals: Iterable[Totals]) -> Totals:

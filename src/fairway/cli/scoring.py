@@ -63,7 +63,7 @@ def score(
 
     from fairway.render import terminal
     from fairway.render.visible import figure, plain
-    from fairway.report import real
+    from fairway.scores import real
 
     console = Console()
     if tokens:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fairway.render.explain import explain
 from fairway.render.visible import COLOURS, LEVELS, bits, figure, level, visible
-from fairway.report import Report, real
+from fairway.report import Report
+from fairway.scores import real
 
 if TYPE_CHECKING:
     from fairway.scores import Score

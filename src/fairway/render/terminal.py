@@ -12,8 +12,8 @@ from rich.text import Text
 
 from fairway.render.explain import rule_of_thumb
 from fairway.render.visible import BARS, COLOURS, LEVELS, bits, figure, level, plain, visible
-from fairway.report import Group, Report, real
-from fairway.scores import Totals
+from fairway.report import Group, Report
+from fairway.scores import Totals, real
 from fairway.statistics import Interval
 
 COLUMNS = (

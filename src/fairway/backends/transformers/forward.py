@@ -9,10 +9,15 @@ import torch
 
 from fairway.backends.transformers import head as heads
 from fairway.backends.transformers.batches import Row
+from fairway.errors import ModelError
 
 PROBE_TOKENS = 24
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}
 HALF_TOLERANCE = 0.25
+NOT_A_NUMBER = (
+    "The model computes log-probabilities that are not numbers in {}: its weights are damaged, or "
+    "a value overflows; try --dtype float32."
+)
 
 
 def pad(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -58,6 +63,8 @@ def run(
             [target for row in rows for target in row.targets], device=taken.device
         )
         scored = heads.score_rows(head, taken, targets, want)
+    if torch.isnan(scored["logprob"]).any():
+        raise ModelError(NOT_A_NUMBER.format(str(model.dtype).removeprefix("torch.")))
     out, at = [], 0
     for row in rows:
         out.append({key: value[at : at + len(row.targets)] for key, value in scored.items()})
@@ -78,7 +85,10 @@ def _own(
         heads.columns(rows[at : at + size].float(), targets[at : at + size], want)
         for at in range(0, len(targets), size)
     ]
-    return {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
+    whole = {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
+    if torch.isnan(whole["logprob"]).any():
+        raise ModelError(NOT_A_NUMBER.format(str(model.dtype).removeprefix("torch.")))
+    return whole
 
 
 def probe(model: Any, head: heads.Head) -> float:
@@ -93,7 +103,7 @@ def probe(model: Any, head: heads.Head) -> float:
     short = Row(1, 0, ids[:9], ids[1:10], 0, 0)
     try:
         fast = run(model, head, [long, short], ())
-    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError):
+    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError, ModelError):
         return float("inf")
     own = run(model, None, [long, short], ())
     gaps = [
