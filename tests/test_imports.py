@@ -16,7 +16,8 @@ ROOT = Path(fairway.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 CORE = (
     "errors", "text", "windows", "signature", "scores", "statistics", "corpus", "protocol",
-    "scorer", "report", "record", "store", "cache", "run", "evaluation", "render", "cli",
+    "scorer", "report", "record", "request", "repeat", "store", "cache", "run", "evaluation",
+    "render", "cli",
 )  # fmt: skip
 
 

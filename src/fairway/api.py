@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairway import scorer as scorers
+from fairway.cache import ScoreCache
 from fairway.corpus import Corpus, Document, read
 from fairway.errors import InputError
+from fairway.evaluation import Progress
 from fairway.evaluation import evaluate as run_evaluation
 from fairway.protocol import convention
 from fairway.report import Report
+from fairway.request import Request
+from fairway.run import Run
 from fairway.scorer import Scorer
 from fairway.scores import Score, draw_with
 
@@ -106,35 +110,61 @@ def evaluate(
     Raises:
         FairwayError: for anything wrong with the model, the data or the settings.
     """
-    from fairway.run import Run
+    options = {"like": like, **options}
+    scorer = load(model, **options) if not isinstance(model, Scorer) else model
+    reading = corpus or {}
+    source = (
+        data if isinstance(data, Corpus) else read(data, seed=seed, group_by=group_by, **reading)
+    )
+    request = Request(
+        os.fspath(model) if isinstance(model, str | os.PathLike) else "",
+        os.fspath(data) if isinstance(data, str | os.PathLike) else "",
+        options,
+        reading,
+        group_by,
+        texts,
+        precision,
+        seed,
+    )
+    return perform(request, scorer, source, out=Path(out) if out is not None else None)
 
-    named = convention(like)
-    scorer = load(model, like=like, **options) if not isinstance(model, Scorer) else model
-    source = data if isinstance(data, Corpus) else read(
-        data, seed=seed, group_by=group_by, **(corpus or {})
-    )  # fmt: skip
-    run = None
-    if out is not None:
-        settings = {
-            "signature": str(scorer.signature),
-            "data": source.name,
-            "group_by": group_by,
-            "texts": texts,
-            "precision": precision,
-            "seed": seed,
-        }
-        run = Run(Path(out), settings)
+
+def perform(
+    request: Request,
+    scorer: Scorer,
+    corpus: Corpus,
+    *,
+    out: Path | None = None,
+    cache: ScoreCache | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Evaluate a request with its model and corpus at hand.
+
+    Args:
+        request: what was asked for.
+        scorer: its model.
+        corpus: its documents.
+        out: run directory; a rerun resumes there.
+        cache: scores of earlier runs.
+        progress: called after each block.
+
+    Raises:
+        FairwayError: for anything wrong with the corpus, the settings or the folder.
+    """
+    run = Run(out, request.settings(scorer, corpus)) if out is not None else None
     try:
         report = run_evaluation(
             scorer,
-            source,
-            named,
-            group_by=group_by,
-            texts=texts,
+            corpus,
+            convention(request.load.get("like", "fairway")),
+            group_by=request.group_by,
+            texts=request.texts,
             run=run,
-            precision=precision,
-            seed=seed,
+            cache=cache,
+            precision=request.precision,
+            seed=request.seed,
             overlapping=overlapping(scorer),
+            progress=progress,
         )
         if run is not None:
             run.finish(report)

@@ -20,6 +20,7 @@ from fairway import record
 from fairway.errors import InputError, RunError
 from fairway.record import Record
 from fairway.report import Report, dumps, from_json
+from fairway.request import IGNORED
 
 SETTINGS, SCORES, REPORT = "run.json", "scores.jsonl", "report.json"
 
@@ -61,7 +62,7 @@ class Run:
             raise RunError(f"{path} is not readable; give --out another folder.") from None
         wrong = sorted(
             key
-            for key in {*earlier, *self.settings} - {"speed"}
+            for key in {*earlier, *self.settings} - set(IGNORED)
             if earlier.get(key) != self.settings.get(key)
         )
         if wrong:

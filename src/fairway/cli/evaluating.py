@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ import typer
 
 from fairway.cli import options as o
 from fairway.cli.showing import output
-from fairway.errors import InputError, ProtocolError
+from fairway.errors import FairwayError, InputError, ProtocolError
+from fairway.request import Request
 
 if TYPE_CHECKING:
     from fairway.evaluation import Progress
@@ -63,6 +65,12 @@ def evaluate(
     ] = None,
     texts: Annotated[bool, typer.Option("--texts", help="Keep every token's log-prob.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; a rerun resumes there.")] = None,
+    repeat: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|SIGNATURE", help="Evaluate again and say whether the number is confirmed."
+        ),
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Use the cache of scores.")] = True,
     json: o.Json = False,
     md: o.Md = False,
@@ -71,80 +79,147 @@ def evaluate(
     html: o.Html = None,
 ) -> None:
     """Evaluate models on corpora, with intervals and a signature."""
-    from fairway.api import load, overlapping
-    from fairway.cache import ScoreCache
-    from fairway.corpus import read
-    from fairway.evaluation import evaluate as run_evaluation
-    from fairway.protocol import CONVENTIONS, convention
-    from fairway.run import Run
+    from fairway.protocol import CONVENTIONS
 
-    models = model or ["hf:builtin"]
-    corpora = data or ["sample:all"]
+    if repeat is not None:
+        _repeat(repeat, model or [], data or [], out, (json, md, csv, latex, html))
+        return
     names = list(CONVENTIONS) if like == "all" else [like]
+    loading = {
+        "prefix": prefix, "max_length": max_length, "stride": stride,
+        "special_tokens": special_tokens, "adapter": adapter, "revision": revision,
+        "dtype": dtype, "device": device, "device_map": device_map,
+        "batch_tokens": batch_tokens, "trust_remote_code": trust_remote_code,
+        "chat": chat.split(",") if chat else None,
+    }  # fmt: skip
+    reading = {
+        "text_field": text_field, "id_field": id_field, "context_field": context_field,
+        "split": split, "limit": limit, "sample": sample, "strict": strict,
+        "chat": chat is not None,
+    }  # fmt: skip
     stop = _precision(precision)
+    requests = [
+        Request(which, source, {"like": name, **loading}, reading, group_by, texts, stop, seed)
+        for which in model or ["hf:builtin"]
+        for name in names
+        for source in data or ["sample:all"]
+    ]
     reports: list[Report] = []
     refused: list[tuple[str, str]] = []
-    single = len(models) * len(corpora) * len(names) == 1
-    scores = ScoreCache() if cache else None
-    for which in models:
-        for name in names:
-            try:
-                scorer = load(
-                    which, like=name, prefix=prefix, max_length=max_length, stride=stride,
-                    special_tokens=special_tokens, adapter=adapter, revision=revision,
-                    dtype=dtype, device=device, device_map=device_map,
-                    batch_tokens=batch_tokens, trust_remote_code=trust_remote_code,
-                    chat=chat.split(",") if chat else None,
-                )  # fmt: skip
-            except ProtocolError as problem:
-                if like != "all":
-                    raise
-                refused.append((name, str(problem)))
-                continue
-            for source in corpora:
-                corpus = read(
-                    source, text_field=text_field, id_field=id_field,
-                    context_field=context_field, split=split, limit=limit, sample=sample,
-                    seed=seed, strict=strict, chat=chat is not None, group_by=group_by,
-                )  # fmt: skip
-                settings = {
-                    "signature": str(scorer.signature), "data": corpus.name, "split": split,
-                    "text_field": text_field, "context_field": context_field,
-                    "group_by": group_by, "limit": limit, "sample": sample, "seed": seed,
-                    "texts": texts, "precision": stop, "model": which, "source": source,
-                    "speed": {"device": device, "batch_tokens": batch_tokens},
-                }  # fmt: skip
-                run = None
-                if out is not None:
-                    folder = out if single else out / _slug(which, source, name)
-                    run = Run(folder, settings)
-                try:
-                    with _bar() as show:
-                        report = run_evaluation(
-                            scorer, corpus, convention(name), group_by=group_by, texts=texts,
-                            run=run, cache=scores, precision=stop, seed=seed,
-                            overlapping=overlapping(scorer), progress=show,
-                        )  # fmt: skip
-                    if run is not None:
-                        run.finish(report)
-                    reports.append(report)
-                except ProtocolError as problem:
-                    if like != "all":
-                        raise
-                    refused.append((name, str(problem)))
-                finally:
-                    if run is not None:
-                        run.close()
-    if scores is not None:
-        if scores.problem:
-            typer.echo(f"note: {scores.problem}", err=True)
-        scores.close()
-    if like == "all" and not (json or md or csv or latex):
+    try:
+        _perform(requests, out, cache, reports, refused if like == "all" else None)
+    except FairwayError:
+        # What was computed before the mistake is not lost with it.
+        if reports:
+            output(reports, json, md, csv, latex, html)
+        raise
+    if like == "all" and not (json or md or csv or latex or html):
         _conventions(reports, refused)
         return
     for name, reason in refused:
         typer.echo(f"{name}: {reason}", err=True)
     output(reports, json, md, csv, latex, html)
+
+
+def _perform(
+    requests: list[Request],
+    out: Path | None,
+    cache: bool,
+    reports: list[Report],
+    refused: list[tuple[str, str]] | None,
+) -> None:
+    """Evaluate requests in order, a model being loaded once for those that share it.
+
+    Args:
+        requests: what to evaluate.
+        out: run directory of a single request, or the folder of several.
+        cache: use the cache of scores.
+        reports: results are appended here, so that a failure does not lose them.
+        refused: conventions that do not fit are appended here; None = they are an error.
+    """
+    from fairway.api import load, perform
+    from fairway.cache import ScoreCache
+    from fairway.corpus import read
+
+    scores = ScoreCache() if cache else None
+    loaded: tuple[Request, Any] | None = None
+    try:
+        for request in requests:
+            name = request.load["like"]
+            try:
+                if loaded and (loaded[0].model, loaded[0].load) == (request.model, request.load):
+                    scorer = loaded[1]
+                else:
+                    scorer = load(request.model, **request.load)
+                    loaded = request, scorer
+                corpus = read(
+                    request.data, seed=request.seed, group_by=request.group_by, **request.read
+                )
+                folder = out
+                if out is not None and len(requests) > 1:
+                    folder = out / _slug(request.model, request.data, name)
+                with _bar() as show:
+                    reports.append(
+                        perform(request, scorer, corpus, out=folder, cache=scores, progress=show)
+                    )
+            except ProtocolError as problem:
+                if refused is None:
+                    raise
+                if (name, str(problem)) not in refused:
+                    refused.append((name, str(problem)))
+    finally:
+        if scores is not None:
+            if scores.problem:
+                typer.echo(f"note: {scores.problem}", err=True)
+            scores.close()
+
+
+def _repeat(
+    what: str,
+    models: list[str],
+    data: list[str],
+    out: Path | None,
+    form: tuple[bool, bool, bool, bool, str | None],
+) -> None:
+    """Evaluate again what a run directory, report or signature says, and compare.
+
+    Raises:
+        InputError: when more than one model or corpus is named, or the run cannot be read.
+    """
+    from fairway import run
+    from fairway.repeat import judge
+    from fairway.request import of_settings, of_signature
+    from fairway.signature import parse
+
+    if len(models) > 1 or len(data) > 1:
+        raise InputError("--repeat takes at most one --model and one --data.")
+    model = models[0] if models else None
+    source = data[0] if data else None
+    then: Any
+    if Path(what).is_dir():
+        settings, then = run.read(Path(what))
+        if model is None or source is None:
+            request = of_settings(settings)
+        else:
+            request = of_signature(then.signature, model, source)
+            request = replace(request, read=settings.get("read") or {})
+        request = replace(
+            request, model=model or request.model, data=source or request.data, texts=False
+        )
+    elif Path(what).is_file():
+        then = run.read(Path(what))[1]
+        request = of_signature(then.signature, model, source)
+    else:
+        then = parse(what)
+        request = of_signature(then, model, source)
+    reports: list[Report] = []
+    # The cache would confirm a number by itself.
+    _perform([request], out, False, reports, None)
+    output(reports, *form)
+    verdict = judge(then, reports[0])
+    typer.echo(verdict.sentence(), err=form[0] or form[1] or form[2] or form[3])
+    if not verdict.confirmed:
+        raise typer.Exit(1)
 
 
 def _precision(value: str | None) -> float | None:
