@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fairway import windows
 from fairway.errors import ProtocolError
-from fairway.normalise import lm_eval_wikitext
+from fairway.normalise import lm_eval_pages, lm_eval_wikitext, rows
 from fairway.scores import Score, Totals
 from fairway.windows import Window
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_LENGTH = 2048
 POLICIES = ("auto", "bos", "eos", "none")
+PAGE = "fairway:page"
+"""Key under which a document's metadata keeps what it was before a normaliser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class Tokenizing:
         eos: id of the end-of-sequence token, or None.
         adds: ids that the tokenizer puts before a text by itself.
         positions: tokens that the model can read; None = no limit known.
+        claimed: tokens that the tokenizer says the model reads; None = it does not say.
     """
 
     bos: int | None
     eos: int | None
     adds: tuple[int, ...]
     positions: int | None
+    claimed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Convention:
     Attributes:
         name: as given to ``--like``.
         summary: what makes it differ, in one line.
-        prefix: prefix policy: auto, bos, eos, none or bos-or-eos.
+        prefix: prefix policy: auto, bos, eos, none, bos-or-eos or bos-or-none.
         windowing: which function of `fairway.windows` cuts the text.
         length: default max_length; 0 = all the model's positions.
         stride: default stride; 0 = max_length, None = half of it.
@@ -59,6 +63,7 @@ class Convention:
             weights of the Hugging Face documentation's loop).
         error: ``documents`` or ``tokens``: the sampling unit of the printed error.
         special: ``text`` or ``parse``: what the spelling of a special token in a text is.
+        normalise: the normaliser that WikiText goes through.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Convention:
     aggregate: str = "ratio"
     error: str = "documents"
     special: str = "text"
+    normalise: str | None = None
 
 
 CONVENTIONS = {
@@ -97,7 +103,7 @@ CONVENTIONS = {
         Convention(
             "hf-evaluate",
             "mean of the texts' perplexities, no windows, BOS in front",
-            prefix="bos", windowing="single", length=0, aggregate="mean",
+            prefix="bos-or-none", windowing="single", length=0, aggregate="mean",
             special="parse",
         ),
         Convention(
@@ -105,14 +111,13 @@ CONVENTIONS = {
             "disjoint windows, prefix only in the first, bytes and words of the untouched page",
             prefix="bos-or-eos", windowing="harness", length=0, stride=0, leading=True,
             denominators="lm-eval",
-            special="parse",
+            special="parse", normalise="lm-eval-wikitext",
         ),
         Convention(
             "llama.cpp",
             "disjoint chunks of 512, the second half scored, BOS over token 0, tail dropped",
             prefix="bos", windowing="second_halves", length=512, stride=0, leading=True,
             join="\n", error="tokens",
-            special="parse",
         ),
         Convention(
             "gptq",
@@ -123,7 +128,8 @@ CONVENTIONS = {
         Convention(
             "paloma",
             "each document by itself, EOS in front, disjoint windows of 2048",
-            prefix="eos", windowing="harness", length=2048, stride=0,
+            prefix="eos", windowing="harness", length=2048, stride=0, denominators="lm-eval",
+            special="parse",
         ),
     )
 }  # fmt: skip
@@ -170,7 +176,7 @@ class Plan:
         return (
             bool(self.prefix)
             and self.leading[:1] == self.prefix[-1:]
-            and (self.convention.windowing == "harness")
+            and self.convention.windowing == "harness"
         )
 
     def fields(self) -> dict[str, str | int | None]:
@@ -189,12 +195,12 @@ class Plan:
 
 
 def _prefix(policy: str, facts: Tokenizing, name: str) -> tuple[tuple[int, ...], str]:
-    if policy in ("auto", "bos-or-eos"):
+    if policy in ("auto", "bos-or-eos", "bos-or-none"):
         if facts.bos is not None:
             return (facts.bos,), "bos"
-        if facts.eos is not None:
+        if facts.eos is not None and policy != "bos-or-none":
             return (facts.eos,), "eos"
-        if policy == "auto":
+        if policy != "bos-or-eos":
             return (), "none"
         raise ProtocolError(f"{name} needs a BOS or EOS token, and the tokenizer has neither.")
     if policy == "none":
@@ -237,7 +243,8 @@ def resolve(
     if length is None:
         asked = DEFAULT_LENGTH if like.length is None else like.length
         if like.length is None or asked == 0:
-            length = min(asked or facts.positions or DEFAULT_LENGTH, facts.positions or 1 << 60)
+            length = asked or facts.positions or facts.claimed or DEFAULT_LENGTH
+            length = min(length, facts.positions or length)
         else:
             length = asked
     if facts.positions is not None and length > facts.positions:
@@ -246,11 +253,15 @@ def resolve(
             f"max_length {length} {reason}, and the model reads at most {facts.positions} "
             f"positions; give --max-length {facts.positions} or less."
         )
+    asked_stride = stride
     if stride is None:
         default = max(1, length // 2) if like.stride is None else like.stride
         stride = min(default or length, length)
     windows.check(length, stride, len(ids))
     leading = facts.adds if like.leading else ()
+    if prefix and ids and like.windowing in ("rolling", "rows"):
+        # A prefix in front of every window takes the place of the tokenizer's own.
+        leading = ()
     if like.windowing == "rolling":
         step = stride
 
@@ -258,12 +269,15 @@ def resolve(
             return windows.rolling(tokens, length, step, len(ids))
 
     elif like.windowing == "single":
+        limit = max_length or facts.positions
+        if asked_stride is not None:
+            raise ProtocolError(f"{like.name} does not cut texts; leave --stride away.")
 
         def cut(tokens: int) -> list[Window]:
-            if facts.positions is not None and tokens + len(ids) > facts.positions:
+            if limit is not None and tokens + len(ids) > limit:
                 raise ProtocolError(
                     f"{like.name} does not cut texts, and a text of {tokens} tokens exceeds the "
-                    f"model's {facts.positions} positions; split it or use another convention."
+                    f"{limit} positions there are; split it or use another convention."
                 )
             return windows.single(tokens, len(ids))
 
@@ -294,7 +308,7 @@ def resolve(
                     f"gptq needs at least one row of {length} tokens, and the text has {tokens}; "
                     "give a smaller --max-length or more text."
                 )
-            return windows.rows(tokens, length)
+            return windows.rows(tokens, length, len(ids))
 
     whole = like.windowing == "single"
     return Plan(like, ids, leading, name, None if whole else length, None if whole else stride, cut)
@@ -302,7 +316,7 @@ def resolve(
 
 def normaliser(like: Convention, wikitext: bool) -> str | None:
     """Name the normaliser that a convention applies by itself; None where it applies none."""
-    return "lm-eval-wikitext" if like.denominators == "lm-eval" and wikitext else None
+    return like.normalise if wikitext else None
 
 
 def prepare(
@@ -310,20 +324,16 @@ def prepare(
 ) -> Iterator[Document]:
     """Turn a corpus into the texts that a convention scores.
 
-    lm-eval detokenises WikiText's pages and counts the untouched ones.
+    lm-eval cuts WikiText into pages in its own way, detokenises them and counts the untouched
+    ones.
 
-    A convention that joins takes each document as a row; a corpus of one document is first cut
-    into its lines, as the WikiText data set has them: a row keeps its newline, a blank row is
-    empty. The joined text is in memory as a whole.
+    A convention that joins takes each document as a row, and WikiText's articles as the file they
+    were cut from; blank lines go between rows. A corpus of one document is first cut into its
+    lines, as the WikiText data set has them: a row keeps its newline, a blank row is empty. The
+    joined text is in memory as a whole. llama.cpp drops a file's last newline.
     """
     if normaliser(like, wikitext):
-        for document in documents:
-            page = document.text
-            yield replace(
-                document,
-                text=lm_eval_wikitext(page),
-                metadata={**document.metadata, "page": page},
-            )
+        yield from _pages(documents)
         return
     if not like.join:
         yield from documents
@@ -332,22 +342,34 @@ def prepare(
     if not kept:
         return
     texts = [document.text for document in kept]
-    if len(kept) == 1 and like.join == "\n\n":
-        texts = ["" if not line.strip() else line for line in kept[0].text.splitlines(True)]
-    if len(texts) == 1:
+    if wikitext:
+        texts = ["".join(texts)]
+    if like.join == "\n\n":
+        text = "\n\n".join(rows(texts[0]) if len(texts) == 1 else texts)
+    else:
+        text = like.join.join(texts).removesuffix("\n")
+    if text == kept[0].text:
         yield kept[0]
     else:
-        yield replace(kept[0], text=like.join.join(texts), context="", scored=None)
+        yield replace(kept[0], text=text, context="", scored=None)
+
+
+def _pages(documents: Iterable[Document]) -> Iterator[Document]:
+    pieces = ((document, document.text) for document in documents)
+    for number, (source, page) in enumerate(lm_eval_pages(pieces), 1):
+        metadata = {**source.metadata, PAGE: page}
+        yield replace(source, id=f"page {number}", text=lm_eval_wikitext(page), metadata=metadata)
 
 
 def totals(like: Convention, score: Score) -> Totals:
     """Count a text as a convention does.
 
     lm-eval divides by the words and bytes of the untouched page, words being the pieces between
-    runs of white space, empty ones at the edges included (``api/task.py``, 0.4.13).
+    runs of white space, empty ones at the edges included (``api/task.py``, 0.4.13); Paloma's
+    words are the same pieces (catwalk, ``predict_chunk_perplexity``).
     """
     sums = score.totals
     if like.denominators == "text":
         return sums
-    page = str(score.metadata.get("page", score.text))
+    page = str(score.metadata.get(PAGE, score.text))
     return replace(sums, words=len(re.split(r"\s+", page)), bytes=len(page.encode("utf-8")))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairway.protocol import Convention, totals
+from fairway.protocol import PAGE, Convention, totals
 from fairway.report import text_entry, token_squares
 from fairway.scores import Score, Totals, number, read_totals, real
 
@@ -78,8 +78,8 @@ def key(document: Document) -> str:
         parts.append(np.asarray(document.ids, dtype="<i8").tobytes())
     if "messages" in document.metadata:
         parts.append(repr(document.metadata["messages"]).encode("utf-8", "surrogatepass"))
-    if "page" in document.metadata:
-        parts.append(str(document.metadata["page"]).encode("utf-8", "surrogatepass"))
+    if PAGE in document.metadata:
+        parts.append(str(document.metadata[PAGE]).encode("utf-8", "surrogatepass"))
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)

@@ -127,15 +127,18 @@ def second_halves(tokens: int, length: int, replaced: bool) -> list[Window]:
     ]
 
 
-def rows(tokens: int, length: int) -> list[Window]:
+def rows(tokens: int, length: int, prefix: int = 0) -> list[Window]:
     """Cut as the GPTQ papers do: disjoint rows, the first token of each is only read.
 
     Args:
         tokens: tokens in the text, with those that the tokenizer puts first.
-        length: tokens in a row; the tail shorter than a row is dropped.
+        length: tokens in a row, the prefix counted; the tail shorter than a row is dropped.
+        prefix: tokens put in front of every row; behind them the first token is scored too.
     """
-    check(length, length, 0)
+    check(length, length, prefix)
+    room = length - prefix
+    first = 0 if prefix else 1
     return [
-        Window(begin, begin + length, begin + 1, False)
-        for begin in range(0, tokens - length + 1, length)
+        Window(begin, begin + room, begin + first, prefix > 0)
+        for begin in range(0, tokens - room + 1, room)
     ]

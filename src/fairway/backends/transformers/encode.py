@@ -16,6 +16,9 @@ from fairway.protocol import Tokenizing
 STEP = 64
 """Tokens after which alignment by decoding starts afresh, so that its cost stays linear."""
 
+UNSET = 1 << 31
+"""Above this, transformers means by a tokenizer's model_max_length that none was set."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -41,7 +44,14 @@ def facts(tokenizer: Any, positions: int | None) -> Tokenizing:
         if with_special[size : size + len(bare)] == bare:
             adds = tuple(with_special[:size])
             break
-    return Tokenizing(tokenizer.bos_token_id, tokenizer.eos_token_id, adds, positions)
+    claimed = tokenizer.model_max_length
+    return Tokenizing(
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        adds,
+        positions,
+        int(claimed) if claimed is not None and claimed < UNSET else None,
+    )
 
 
 def encode(tokenizer: Any, text: str, parse_special: bool = False) -> Encoded:

@@ -127,12 +127,13 @@ class TransformersScorer:
         ]
         special = self.parse_special or self.roles is not None
         encoded = [encoding.encode_document(self.loaded.tokenizer, d, special) for d in prepared]
-        lead = len(self.plan.leading)
         rows: list[Row] = []
         logprobs: list[Any] = []
         extras: list[dict[str, Any]] = []
+        leads = [self._leading(item) for item in encoded]
         for index, (document, item) in enumerate(zip(prepared, encoded, strict=True)):
-            ids = [*self.plan.leading, *item.ids.tolist()]
+            ids = [*leads[index], *item.ids.tolist()]
+            lead = len(leads[index])
             logprobs.append(np.full(len(ids), np.nan))
             extras.append({"window": np.full(len(ids), -1, dtype=np.int64)})
             touched = np.concatenate((np.ones(lead, bool), self._touched(document, item)))
@@ -149,8 +150,16 @@ class TransformersScorer:
                             key, np.full(len(logprobs[row.document]), np.nan)
                         )
                         column[span] = columns[key].numpy()
-        for document, item, values, more in zip(prepared, encoded, logprobs, extras, strict=True):
-            yield self._finish(document, item, values, more, "window" in want)
+        for index, (document, item) in enumerate(zip(prepared, encoded, strict=True)):
+            yield self._finish(
+                document, item, leads[index], logprobs[index], extras[index], "window" in want
+            )
+
+    def _leading(self, item: encoding.Encoded) -> tuple[int, ...]:
+        """The ids before a text's own; lm-eval lets no BOS be added to a text that begins so."""
+        if self.plan.doubled and tuple(item.ids[:1].tolist()) == self.plan.prefix:
+            return ()
+        return self.plan.leading
 
     def _touched(self, document: Document, item: encoding.Encoded) -> Any:
         """Which tokens touch a character that is to be scored."""
@@ -219,10 +228,16 @@ class TransformersScorer:
         return self._run(rows[:half], want) + self._run(rows[half:], want)
 
     def _finish(
-        self, document: Document, item: encoding.Encoded, values: Any, more: Any, window: bool
+        self,
+        document: Document,
+        item: encoding.Encoded,
+        leading: tuple[int, ...],
+        values: Any,
+        more: Any,
+        window: bool,
     ) -> Score:
         """Cut context and unscored leading tokens off, and give offsets in the text alone."""
-        lead = len(self.plan.leading)
+        lead = len(leading)
         kept_lead = lead if lead and not np.isnan(values[:lead]).all() else 0
         values = values[lead - kept_lead :]
         more = {
@@ -230,9 +245,7 @@ class TransformersScorer:
             for key, column in more.items()
             if key != "window" or window
         }
-        ids = np.concatenate(
-            (np.asarray(self.plan.leading[lead - kept_lead :], np.int64), item.ids)
-        )
+        ids = np.concatenate((np.asarray(leading[lead - kept_lead :], np.int64), item.ids))
         offsets = np.concatenate((np.zeros((kept_lead, 2), np.int64), item.offsets))
         token_bytes = None
         text = document.text
