@@ -15,9 +15,9 @@ import fairway
 ROOT = Path(fairway.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 CORE = (
-    "errors", "text", "windows", "signature", "scores", "statistics", "corpus", "protocol",
-    "scorer", "report", "record", "request", "repeat", "store", "cache", "run", "evaluation",
-    "render", "cli",
+    "errors", "hub", "text", "windows", "signature", "scores", "statistics", "corpus",
+    "protocol", "scorer", "report", "record", "request", "repeat", "store", "cache", "run",
+    "evaluation", "render", "cli",
 )  # fmt: skip
 
 

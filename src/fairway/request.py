@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from fairway.corpus import Corpus
 from fairway.errors import InputError
-from fairway.scorer import Scorer
-from fairway.signature import Signature
+
+if TYPE_CHECKING:
+    from fairway.corpus import Corpus
+    from fairway.scorer import Scorer
+    from fairway.signature import Signature
 
 IGNORED = ("ask",)
 """Settings that may differ when a run goes on: the same model by another path, another device."""
@@ -51,10 +53,6 @@ class Request:
             "seed": self.seed,
             "ask": {"model": self.model, "data": self.data, "load": _plain(self.load)},
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """Give plain data."""
-        return asdict(self)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
+from fairway import hub
 from fairway.backends.transformers import identity
 from fairway.errors import FairwayError, InputError, ModelError
 
@@ -116,6 +117,8 @@ def load(
     source = str(path) if local else name
     chosen = torch.float32 if dtype == "auto" and device == "cpu" else DTYPES.get(dtype, "auto")
     common = {"trust_remote_code": trust_remote_code, "revision": revision}
+    if not local and not hub.reachable():
+        common["local_files_only"] = True
     hf_logging.disable_progress_bar()
     before = hf_logging.get_verbosity()
     hf_logging.set_verbosity(logging.ERROR)
@@ -136,9 +139,15 @@ def load(
     except FairwayError:
         raise
     except Exception as problem:  # the libraries below raise every kind of error here
+        if "local_files_only" in common:
+            raise ModelError(
+                f"{name} is no folder here and not in the hub's cache, and the hub cannot be "
+                "reached; give a folder, or go online once."
+            ) from problem
         raise ModelError(_explain(name, problem)) from problem
     finally:
         hf_logging.set_verbosity(before)
+        hf_logging.enable_progress_bar()
     missing = sorted(info.get("missing_keys") or ())
     if missing:
         raise ModelError(
