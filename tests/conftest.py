@@ -24,3 +24,14 @@ def stories(assets: Path) -> str:
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FAIRWAY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a random Llama and a byte-level tokenizer: fast, and needs no assets."""
+    import models
+
+    folder = tmp_path_factory.mktemp("models") / "small-llama"
+    models.build("llama").save_pretrained(folder)
+    models.tokenizer().save_pretrained(folder)
+    return str(folder)

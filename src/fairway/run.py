@@ -76,7 +76,11 @@ class Run:
     def _open(self) -> None:
         path = self.folder / SCORES
         self.stream = path.open("a+b")
-        _lock(self.stream, self.folder)
+        try:
+            _lock(self.stream, self.folder)
+        except RunError:
+            self.stream.close()
+            raise
         self.stream.seek(0)
         keep = position = 0
         for line in self.stream:
@@ -128,7 +132,7 @@ class Run:
 
 def explain(folder: Path, problem: OSError) -> str:
     """Say what is wrong with a folder, and the way out."""
-    if problem.errno == errno.ENOSPC:
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"The disk of {folder} is full; what was scored so far is kept: make room and give "
             "the same command again."
