@@ -8,8 +8,11 @@ import sys
 import typer
 
 from fairway import __version__
-from fairway.cli import evaluating, listing, scoring, showing
+from fairway.cli import evaluating, examining, listing, scoring, showing
 from fairway.errors import FairwayError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     name="fairway",
@@ -39,6 +42,7 @@ def _options(
 app.command("score", rich_help_panel="Numbers")(scoring.score)
 app.command("eval", rich_help_panel="Numbers")(evaluating.evaluate)
 app.command("show", rich_help_panel="Numbers")(showing.show)
+app.command("doctor", rich_help_panel="Models")(examining.doctor)
 app.command("list", rich_help_panel="Models")(listing.list_)
 
 
@@ -49,10 +53,15 @@ def main() -> None:
     except FairwayError as problem:
         print(f"fairway: {problem}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("fairway: interrupted; a run with --out continues with the same command.",
-              file=sys.stderr)  # fmt: skip
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer turns Ctrl-C into an exit of its own.
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        print(
+            "fairway: interrupted; a run with --out continues with the same command.",
+            file=sys.stderr,
+        )
+        raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         # The reader of our output has gone; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
