@@ -74,39 +74,48 @@ class TransformersScorer:
         )
 
     def settle(self) -> None:
-        """Choose between the fast path and the model's own logits, by the probe."""
-        head = heads.find(self.loaded.model)
+        """Refuse a model that sees ahead; choose the fast path or the model's own logits.
+
+        Raises:
+            ModelError: when a later token moves an earlier log-probability.
+        """
+        model = self.loaded.model
+        head = heads.find(model)
+        key = self._probe_key()
+        known = store.recall("probes", key) if key else None
+        if isinstance(known, list) and len(known) == 2:
+            gap, leak = known
+        else:
+            leak = forward.leak(model)
+            gap = forward.probe(model, head) if head is not None else 0.0
+            if key and gap != float("inf"):
+                store.note("probes", key, [gap, leak])
+        quantised = self.loaded.quant is not None
+        if leak > (forward.HALF_TOLERANCE if quantised else forward.tolerance(model.dtype)):
+            raise ModelError(
+                f"{self.loaded.name} sees ahead: a later token moves an earlier log-probability "
+                f"by {leak:.2g} nats, so it is no causal language model (perhaps a masked one)."
+            )
         if head is None:
             self.notes.append("the model has no head of the usual form: its own logits are used")
-            return
-        if self.loaded.quant is None and self.loaded.weights and not self.loaded.wrapped:
-            key = hashlib.sha256(
-                "|".join(
-                    [
-                        self.loaded.model.config.to_json_string(),
-                        self.loaded.weights,
-                        str(self.loaded.adapter),
-                        self.loaded.dtype,
-                        torch.__version__,
-                        transformers.__version__,
-                        __version__,
-                    ]
-                ).encode()
-            ).hexdigest()
-            gap = store.recall("probes", key)
-            if not isinstance(gap, float):
-                gap = forward.probe(self.loaded.model, head)
-                if gap != float("inf"):
-                    store.note("probes", key, gap)
-        else:
-            gap = forward.probe(self.loaded.model, head)
-        if gap <= forward.tolerance(self.loaded.model.dtype):
+        elif gap <= forward.tolerance(model.dtype):
             self.head = head
         else:
             self.notes.append(
                 f"the fast path differs from the model's own logits by {gap:.2g} nats: "
                 "the model's own forward is used"
             )
+
+    def _probe_key(self) -> str | None:
+        """Name what the probe's verdict rests on; None where it must be taken anew."""
+        kept = self.loaded
+        if kept.quant is not None or not kept.weights or kept.wrapped:
+            return None
+        parts = [
+            kept.model.config.to_json_string(), kept.weights, str(kept.adapter), kept.dtype,
+            torch.__version__, transformers.__version__, __version__,
+        ]  # fmt: skip
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     def score(self, documents: Iterable[Document], want: Collection[str] = ()) -> Iterator[Score]:
         """Score documents in their order; see `fairway.scorer.Scorer`."""
@@ -186,6 +195,7 @@ class TransformersScorer:
             and ids[: len(prefix)] == prefix
             and document.ids is None
             and self.parse_special
+            and self.plan.convention.special == "text"
         ):
             raise ProtocolError(
                 f"{document.id} begins with the prefix token already; a doubled BOS gives a wrong "
