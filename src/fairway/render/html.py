@@ -102,7 +102,8 @@ def _section(report: Report) -> str:
         shown = figure(value, 5) if value == value else report.reasons.get(key, "-")
         rows.append(_row(key.replace("_", " "), shown, span))
     for key, value in report.totals.to_json().items():
-        rows.append(_row(key.replace("_", " "), f"{value:,.6g}" if key == "nll" else f"{value:,}"))
+        shown = figure(real(value), 7) if key == "nll" else f"{value:,}"
+        rows.append(_row(key.replace("_", " "), shown))
     parts = [
         f"<h2>{escape(report.model)} on {escape(report.data)}</h2>",
         "<table><tr><th>metric</th><th>value</th><th>interval</th></tr>" + "".join(rows),

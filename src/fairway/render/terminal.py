@@ -163,11 +163,12 @@ def heat_map(console: Console, tokens: Sequence[Mapping[str, Any]], costliest: i
     colour = console.color_system is not None and not console.no_color
     line = Text()
     shown_until = -1
+    hidden = False
     for token in tokens:
         text = token["text"]
         if token["start"] < shown_until:
             # A character in several byte tokens is shown once; the later ones show their place.
-            text = ""
+            text, hidden = "", True
         shown_until = max(shown_until, token["end"])
         shown = visible(text) or "∅"
         surprisal = bits(real(token["logprob"]))
@@ -181,7 +182,7 @@ def heat_map(console: Console, tokens: Sequence[Mapping[str, Any]], costliest: i
         if "\n" in text:
             line.append("\n")
     console.print(line, highlight=False)
-    legend(console, colour)
+    legend(console, colour, hidden)
     ranked = sorted(
         (t for t in tokens if t["logprob"] is not None), key=lambda t: real(t["logprob"])
     )
@@ -193,8 +194,8 @@ def heat_map(console: Console, tokens: Sequence[Mapping[str, Any]], costliest: i
         console.print(Text(f"costliest tokens (bits): {listed}"))
 
 
-def legend(console: Console, colour: bool) -> None:
-    """Print the scale."""
+def legend(console: Console, colour: bool, hidden: bool = False) -> None:
+    """Print the scale, and what ∅ stands for where it was used."""
     line = Text("bits: ")
     edges = ["0", *(f"{edge:g}" for edge in LEVELS)]
     for index, edge in enumerate(edges):
@@ -207,4 +208,6 @@ def legend(console: Console, colour: bool) -> None:
     line.append("not scored", style="dim underline" if colour else "")
     if not colour:
         line.append(" has no bar")
+    if hidden:
+        line.append("  ∅ a further token of the same character")
     console.print(line, highlight=False)

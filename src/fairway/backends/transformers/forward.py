@@ -113,6 +113,25 @@ def probe(model: Any, head: heads.Head) -> float:
     return worst if worst == worst else float("inf")
 
 
+def leak(model: Any) -> float:
+    """Measure how much a later token moves the log-probabilities of earlier ones.
+
+    Returns:
+        The largest change, nats: rounding for a causal model, large for one that sees ahead, such
+        as a masked language model loaded as a causal one.
+    """
+    size = min(model.get_input_embeddings().weight.shape[0], 1 << 20)
+    ids = [(7 + 37 * index * index) % size for index in range(PROBE_TOKENS)]
+    changed = [*ids[:-3], *((one + 1) % size for one in ids[-3:])]
+    device = model.get_input_embeddings().weight.device
+    with torch.inference_mode():
+        outs = [
+            _own(model, Row(0, 0, one, ids[1 : PROBE_TOKENS - 3], 0, 0), device, ())["logprob"]
+            for one in (ids, changed)
+        ]
+    return float((outs[0] - outs[1]).abs().max())
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """How far the probe may be off, nats: rounding of a whole forward pass in that dtype."""
     return TOLERANCE.get(dtype, HALF_TOLERANCE)
