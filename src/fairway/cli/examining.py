@@ -107,7 +107,7 @@ def _show(findings: Sequence[Finding], title: str) -> None:
     from fairway.render.visible import plain
 
     console = Console()
-    console.print(Text(plain(title), style="bold"))
+    console.print(Text(plain(title), style="bold"), soft_wrap=True)
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

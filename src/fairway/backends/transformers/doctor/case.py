@@ -20,6 +20,8 @@ CHARACTERS = 20_000
 """Characters of each document that the tokenizer's checks read."""
 LENGTH, PIECES = 256, 16
 """Tokens of a piece that the model's checks read, a BOS included, and how many pieces."""
+TABLES = ("wpe", "embed_positions", "position_embedding", "position_embeddings", "pos_emb")
+"""Names under which architectures keep learned positions."""
 HALF = ("bfloat16", "float16")
 FLOAT_MAX, HALF_MEAN = 1e-3, 0.1
 """Nats by which two computations of the same thing may differ: float32's largest difference,
@@ -68,6 +70,7 @@ class Case:
         bos: id of the BOS that tokenizer or configuration name, None where there is none.
         before: ids that the tokenizer puts before a text by itself.
         after: ids that it puts after one.
+        table: positions in the model's learned table; None where it has none.
         exact: loads the same model in float32.
     """
 
@@ -82,6 +85,7 @@ class Case:
     bos: int | None
     before: tuple[int, ...]
     after: tuple[int, ...]
+    table: int | None = None
     exact: Callable[[], Loaded] | None = None
 
     @property
@@ -106,7 +110,8 @@ def prepare(
         vocabulary = min(vocabulary, head.vocabulary)
     sample = tuple(text[:CHARACTERS] for text in texts)
     ids = tuple(tuple(tokens(tokenizer, text)) for text in sample)
-    length = min(LENGTH, loaded.positions or LENGTH) - 1
+    table = learned(model)
+    length = min(LENGTH, loaded.positions or LENGTH, table or LENGTH) - 1
     rows = tuple(
         piece for piece in _pieces(ids, length) if len(piece) > 1 and max(piece) < vocabulary
     )
@@ -116,7 +121,7 @@ def prepare(
         bos = model.config.get_text_config().bos_token_id
     return Case(
         loaded, head, path, sample, ids, rows, finite(model, head, rows), vocabulary, bos, before,
-        after, exact,
+        after, table, exact,
     )  # fmt: skip
 
 
@@ -126,6 +131,17 @@ def _pieces(ids: Sequence[tuple[int, ...]], length: int) -> Iterator[tuple[int, 
     for one in ids:
         for start in range(0, min(len(one), share * length), length):
             yield one[start : start + length]
+
+
+def learned(model: Any) -> int | None:
+    """Give the positions in the model's learned table, None where it has none."""
+    for path, module in model.named_modules():
+        if path.rpartition(".")[2] in TABLES and hasattr(module, "num_embeddings"):
+            rows = int(module.num_embeddings)
+            if module.padding_idx is not None:
+                return rows - int(module.padding_idx) - 1
+            return rows - int(getattr(module, "offset", 0))
+    return None
 
 
 def _path(model: Any) -> tuple[heads.Head | None, str]:
@@ -183,22 +199,23 @@ def together(
 
 def padded(model: Any, sequences: Sequence[Sequence[int]], pad: int, left: bool) -> list[Logprobs]:
     """Score sequences as one padded batch of the model's own forward, with an attention mask."""
-    longest = max(map(len, sequences))
-    ids = torch.full((len(sequences), longest), pad)
+    inputs = [list(sequence[:-1]) for sequence in sequences]
+    longest = max(map(len, inputs))
+    ids = torch.full((len(inputs), longest), pad)
     mask = torch.zeros_like(ids)
-    spans = [slice(longest - len(s), longest) if left else slice(0, len(s)) for s in sequences]
-    for index, (sequence, span) in enumerate(zip(sequences, spans, strict=True)):
-        ids[index, span] = torch.tensor(list(sequence))
+    spans = [slice(longest - len(i), longest) if left else slice(0, len(i)) for i in inputs]
+    for index, (given, span) in enumerate(zip(inputs, spans, strict=True)):
+        ids[index, span] = torch.tensor(given)
         mask[index, span] = 1
     device = model.get_input_embeddings().weight.device
     with torch.inference_mode():
         out = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
         values = torch.log_softmax(out.logits.float().cpu(), -1)
-    return [
-        values[index, span][:-1].gather(1, torch.tensor(list(sequence))[1:, None])[:, 0].double()
-        .numpy()
-        for index, (sequence, span) in enumerate(zip(sequences, spans, strict=True))
-    ]  # fmt: skip
+    scored: list[Logprobs] = []
+    for index, (sequence, span) in enumerate(zip(sequences, spans, strict=True)):
+        targets = torch.tensor(list(sequence[1:]))[:, None]
+        scored.append(values[index, span].gather(1, targets)[:, 0].double().numpy())
+    return scored
 
 
 def finite(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from fairway.backends.transformers.doctor.case import Case, Finding, tokens
 from fairway.backends.transformers.doctor.spelling import ROLES
 
 UNLIMITED = 10**12
 """A model_max_length above this is the library's way of saying that there is none."""
-TABLES = ("wpe", "embed_positions", "position_embedding", "position_embeddings", "pos_emb")
-"""Names under which architectures keep learned positions."""
 
 
 def vocabulary(case: Case) -> Finding:
@@ -71,7 +68,7 @@ def special_ids(case: Case) -> Finding:
 def max_length(case: Case) -> Finding:
     """Do tokenizer, configuration and position table agree on how much the model reads?"""
     name = "max_length"
-    positions, table = case.loaded.positions, _table(case.model)
+    positions, table = case.loaded.positions, case.table
     claimed = int(case.tokenizer.model_max_length)
     longest = max(map(len, case.ids), default=0)
     for text, ids in zip(case.texts, case.ids, strict=True):
@@ -124,14 +121,3 @@ def _named(case: Case) -> Iterable[tuple[str, str, int]]:
             for one in value if isinstance(value, list | tuple) else (value,):
                 if one is not None:
                     yield owner, role, int(one)
-
-
-def _table(model: Any) -> int | None:
-    """Give the positions in the model's learned table, None where it has none."""
-    for path, module in model.named_modules():
-        if path.rpartition(".")[2] in TABLES and hasattr(module, "num_embeddings"):
-            rows = int(module.num_embeddings)
-            if module.padding_idx is not None:
-                return rows - int(module.padding_idx) - 1
-            return rows - int(getattr(module, "offset", 0))
-    return None

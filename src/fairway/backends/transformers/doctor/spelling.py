@@ -119,30 +119,38 @@ def lossy(case: Case) -> Finding:
     """Does decoding give back what was encoded?"""
     name = "lossy tokenizer"
     sample = [(f"text {n} of the sample", text) for n, text in enumerate(case.texts, 1)]
+    reformed = ""
     for where, text in (*sample, *(("a probe", text) for text in PLAIN)):
         change = _change(case.tokenizer, text)
-        if change is None:
-            continue
-        kind, evidence = change
-        if kind == "form":
-            return _renormalised(name, where, evidence)
+        if change is not None and change[0] == "form":
+            reformed = reformed or f"{where}, {change[1]}"
+        elif change is not None:
+            return Finding(
+                name, "defect", f"{where} changes: {change[1]}",
+                "Bytes and words are counted in the text, and the model is scored on another. Mend "
+                "the normaliser or the vocabulary, or compare only with models that lose the same.",
+            )  # fmt: skip
+    if reformed:
         return Finding(
-            name, "defect", f"{where} changes: {evidence}",
-            "Bytes and words are counted in the text, and the model is scored on another. Mend the "
-            "normaliser or the vocabulary, or compare only with models that lose the same.",
+            name, "note", f"the tokenizer brings text into another Unicode form: in {reformed}",
+            "Bring the corpus into that form (usually NFC) before scoring; else bytes are counted "
+            "that the model never saw.",
         )  # fmt: skip
     changed = [change for text in WIDE if (change := _change(case.tokenizer, text))]
-    if not changed:
-        count = len(sample) + len(PLAIN) + len(WIDE)
-        return Finding(name, "ok", f"{count} texts come back as they were, sample and probes")
     other = [evidence for kind, evidence in changed if kind == "other"]
-    if not other:
-        return _renormalised(name, "a probe", changed[0][1])
-    return Finding(
-        name, "note", f"the sample comes back as it was, {len(other)} of {len(WIDE)} probes of "
-        f"other scripts and signs do not: {other[0]}",
-        "Do not score text that holds such characters, or expect the mark `lossy` on it.",
-    )  # fmt: skip
+    if other:
+        return Finding(
+            name, "note", f"the sample comes back as it was, {len(other)} of {len(WIDE)} probes of "
+            f"other scripts and signs do not: {other[0]}",
+            "Do not score text that holds such characters, or expect the mark `lossy` on it.",
+        )  # fmt: skip
+    count = len(sample) + len(PLAIN) + len(WIDE)
+    if changed:
+        return Finding(
+            name, "ok", f"{count} texts come back as they were but for their Unicode form: the "
+            f"tokenizer normalises, which changes nothing in the sample ({changed[0][1]})",
+        )  # fmt: skip
+    return Finding(name, "ok", f"{count} texts come back as they were, sample and probes")
 
 
 def template(case: Case) -> Finding:
@@ -193,15 +201,6 @@ def _change(tokenizer: Any, text: str) -> tuple[str, str] | None:
             start, end = next((span for token, span in pairs if token == unknown), (0, 0))
             evidence += f", first for {text[start:end]!r}"
     return "other", evidence
-
-
-def _renormalised(name: str, where: str, evidence: str) -> Finding:
-    return Finding(
-        name, "note",
-        f"the tokenizer brings text into another Unicode form: in {where}, {evidence}",
-        "Bring the corpus into that form (usually NFC) before scoring; else bytes are counted that "
-        "the model never saw.",
-    )  # fmt: skip
 
 
 def conversation(tokenizer: Any, question: str, answer: str) -> str | Exception | None:
