@@ -196,7 +196,10 @@ def _change(tokenizer: Any, text: str) -> tuple[str, str] | None:
     if unknown is not None and unknown in ids:
         evidence += f"; {ids.count(unknown)} unknown tokens"
         if getattr(tokenizer, "is_fast", False):
-            offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            offsets = tokenizer(
+                text, add_special_tokens=False, split_special_tokens=True, verbose=False,
+                return_offsets_mapping=True,
+            )  # fmt: skip
             pairs = zip(offsets["input_ids"], offsets["offset_mapping"], strict=True)
             start, end = next((span for token, span in pairs if token == unknown), (0, 0))
             evidence += f", first for {text[start:end]!r}"
