@@ -33,6 +33,8 @@ def export(scratch, run, out):
     model.to(torch.float16).save_pretrained(out)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(scratch / "tokenizer" / name, out / name)
+    for path in out.iterdir():
+        path.chmod(0o644)
     size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     print(f"{size:,} bytes in {out}, trained for {steps} steps")
 
