@@ -75,9 +75,9 @@ def explain(report: Report) -> str:
     interval = report.intervals.get(report.perplexity)
     if interval is not None:
         lines.append(
-            f"Another sample of {report.totals.documents:,} such documents would give a perplexity "
-            f"between {figure(interval.low)} and {figure(interval.high)} in about "
-            f"{interval.level:.0%} of cases."
+            f"The interval, {figure(interval.low)} to {figure(interval.high)}, rests on "
+            f"{report.totals.documents:,} documents: made so from other samples of the same kind, "
+            f"{interval.level:.0%} of such intervals hold the value for all such text."
         )
         effect = report.design_effect
         if effect == effect and effect > 1:

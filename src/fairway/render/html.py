@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from fairway.render.explain import explain
-from fairway.render.visible import COLOURS, LEVELS, bits, figure, level, visible
+from fairway.render.visible import COLOURS, LEVELS, bits, figure, level, plain, visible
 from fairway.report import Report
 from fairway.scores import real
 
@@ -86,9 +86,13 @@ def heat_map(score: Score) -> str:
     )
 
 
+def _safe(text: str) -> str:
+    return escape(plain(text))
+
+
 def _row(label: str, value: str, remark: str = "") -> str:
     return (
-        f"<tr><td>{escape(label)}</td><td>{escape(value)}</td>"
+        f"<tr><td>{_safe(label)}</td><td>{_safe(value)}</td>"
         f"<td class='dim'>{escape(remark)}</td></tr>"
     )
 
@@ -105,10 +109,10 @@ def _section(report: Report) -> str:
         shown = figure(real(value), 7) if key == "nll" else f"{value:,}"
         rows.append(_row(key.replace("_", " "), shown))
     parts = [
-        f"<h2>{escape(report.model)} on {escape(report.data)}</h2>",
+        f"<h2>{_safe(report.model)} on {_safe(report.data)}</h2>",
         "<table><tr><th>metric</th><th>value</th><th>interval</th></tr>" + "".join(rows),
         "</table>",
-        "".join(f"<p>{escape(line)}</p>" for line in explain(report).splitlines()),
+        "".join(f"<p>{_safe(line)}</p>" for line in explain(report).splitlines()),
     ]
     if report.groups:
         parts.append("<h3>Groups</h3><table><tr><th>group</th><th>perplexity</th>")
@@ -120,18 +124,18 @@ def _section(report: Report) -> str:
                 span = f" [{figure(interval.low)}, {figure(interval.high)}]" if interval else ""
                 cells.append(figure(group.metrics[key]) + span)
             parts.append(
-                f"<tr><td>{escape(group.name)}</td><td>{escape(cells[0])}</td>"
+                f"<tr><td>{_safe(group.name)}</td><td>{escape(cells[0])}</td>"
                 f"<td>{escape(cells[1])}</td><td>{group.totals.documents:,}</td></tr>"
             )
         parts.append("</table>")
-    parts += [f"<p>note: {escape(note)}</p>" for note in report.notes]
+    parts += [f"<p>note: {_safe(note)}</p>" for note in report.notes]
     if report.skipped_total:
         parts.append(f"<p>{report.skipped_total:,} rows were skipped.</p><ul>")
         for row in report.skipped_rows[:50]:
             line = f"{row['source']}:{row['line']}: {row['reason']}"
-            parts.append(f"<li>{escape(visible(line))}</li>")
+            parts.append(f"<li>{_safe(line)}</li>")
         parts.append("</ul>")
-    parts.append(f'<p class="signature">{escape(str(report.signature))}</p>')
+    parts.append(f'<p class="signature">{_safe(str(report.signature))}</p>')
     return "\n".join(parts)
 
 
@@ -146,7 +150,7 @@ def page(reports: Sequence[Report], title: str = "fairway report") -> str:
                 body.append('<p class="dim">Further texts are not drawn.</p>')
                 break
             value = figure(real(entry["metrics"].get(report.perplexity)))
-            body.append(f"<h3>{escape(str(entry['id']))}: {report.perplexity} {value}</h3>")
+            body.append(f"<h3>{_safe(str(entry['id']))}: {report.perplexity} {value}</h3>")
             body.append(heat(entry["tokens"], left))
             left -= len(entry["tokens"])
     return (

@@ -14,7 +14,7 @@ from fairway.render.explain import rule_of_thumb
 from fairway.render.visible import BARS, COLOURS, LEVELS, bits, figure, level, plain, visible
 from fairway.report import Group, Report
 from fairway.scores import Totals, real
-from fairway.statistics import Interval
+from fairway.statistics import LEVEL, Interval
 
 COLUMNS = (
     ("perplexity", "perplexity"),
@@ -23,11 +23,23 @@ COLUMNS = (
 )
 
 
-def with_interval(value: float, interval: Interval | None) -> str:
-    """Write a value and its interval."""
-    if interval is None:
-        return figure(value)
-    return f"{figure(value)} [{figure(interval.low)}, {figure(interval.high)}]"
+def headings(table: Table) -> None:
+    """Add the columns that every table of several numbers has; bits per byte has the interval."""
+    for key, label in COLUMNS:
+        table.add_column(label, justify="right", no_wrap=True)
+        if key == "bits_per_byte":
+            table.add_column("95% interval", no_wrap=True, style="dim")
+
+
+def cells(metrics: Mapping[str, float], interval: Interval | None) -> list[str]:
+    """Write those columns for one row."""
+    span = f"{figure(interval.low)} to {figure(interval.high)}" if interval else "-"
+    out = []
+    for key, _ in COLUMNS:
+        out.append(figure(metrics.get(key, math.nan)))
+        if key == "bits_per_byte":
+            out.append(span)
+    return out
 
 
 def report(console: Console, item: Report) -> None:
@@ -91,26 +103,22 @@ def groups(console: Console, item: Report) -> None:
     """Print the report's parts as a table, with micro and macro averages."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("group")
-    for _, label in COLUMNS:
-        table.add_column(label, justify="right")
-    table.add_column("documents", justify="right")
+    headings(table)
+    table.add_column("docs", justify="right")
     whole = Group("all (micro)", item.totals, item.intervals)
     for group in (*item.groups, whole):
-        metrics = group.metrics
         table.add_row(
             plain(group.name),
-            *(with_interval(metrics[key], group.intervals.get(key)) for key, _ in COLUMNS),
+            *cells(group.metrics, group.intervals.get("bits_per_byte")),
             f"{group.totals.documents:,}",
         )
     if item.macro:
-        cells = []
-        for key, _ in COLUMNS:
-            if key in item.macro:
-                value, low, high = item.macro[key]
-                cells.append(f"{figure(value)} [{figure(low)}, {figure(high)}]")
-            else:
-                cells.append("-")
-        table.add_row("mean of groups (macro)", *cells, "")
+        macro = {key: value for key, (value, _, _) in item.macro.items()}
+        span = None
+        if "bits_per_byte" in item.macro:
+            _, low, high = item.macro["bits_per_byte"]
+            span = Interval(low, high, LEVEL, "bootstrap")
+        table.add_row("mean (macro)", *cells(macro, span), "")
     console.print(table)
 
 
@@ -131,21 +139,14 @@ def table(console: Console, items: Sequence[Report]) -> None:
     out = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for label in ("model", "data"):
         out.add_column(label)
-    for _, label in COLUMNS:
-        out.add_column(label, justify="right")
+    headings(out)
     out.add_column("tokens", justify="right")
-    out.add_column("documents", justify="right")
     for item in items:
-        metrics = item.metrics
         out.add_row(
             plain(item.model),
             plain(item.data),
-            *(
-                with_interval(metrics.get(key, math.nan), item.intervals.get(key))
-                for key, _ in COLUMNS
-            ),
+            *cells(item.metrics, item.intervals.get("bits_per_byte")),
             f"{item.totals.tokens:,}",
-            f"{item.totals.documents:,}",
         )
     console.print(out)
     for item in items:
