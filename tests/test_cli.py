@@ -16,8 +16,8 @@ def fairway(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_score_json_contract(stories: str) -> None:
-    out = fairway("score", "Once upon a time", "--model", stories, "--json")
+def test_score_json_contract() -> None:
+    out = fairway("score", "Once upon a time", "--json")
     assert out.returncode == 0, out.stderr
     report = json.loads(out.stdout)
     text = report["texts"][0]
@@ -28,14 +28,14 @@ def test_score_json_contract(stories: str) -> None:
     assert report["reasons"]["intervals"]
 
 
-def test_a_run_resumes_to_the_same_report(stories: str, tmp_path: Path) -> None:
+def test_a_run_resumes_to_the_same_report(small: str, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     with data.open("w") as stream:
         for number in range(40):
             row = {"text": f"Story {number}. " + "The cat saw the dog and ran away. " * 120}
             stream.write(json.dumps(row) + "\n")
         stream.write('{"text": \n{"other": 1}\n{"text": ""}\n')
-    words = ("eval", "--model", stories, "--data", str(data), "--no-cache", "--json", "--out")
+    words = ("eval", "--model", small, "--data", str(data), "--no-cache", "--json", "--out")
     whole = fairway(*words, str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
     # An interrupted run: one committed block, then half a line.
@@ -53,7 +53,7 @@ def test_a_run_resumes_to_the_same_report(stories: str, tmp_path: Path) -> None:
     report = json.loads(whole.stdout)
     assert report["metrics"]["documents"] == 40
     assert [row["line"] for row in report["skipped_rows"]] == [41, 42, 43]
-    other = fairway(*words, str(part), "--stride", "100")
+    other = fairway(*words, str(part), "--stride", "20")
     assert other.returncode == 2 and "another signature" in other.stderr
 
 
@@ -63,15 +63,15 @@ def test_a_run_resumes_to_the_same_report(stories: str, tmp_path: Path) -> None:
         (["score", ""], "is empty"),
         (["score", "--file", "/nowhere/x.txt"], "cannot be read"),
         (["score", "a", "--like", "foo"], "no convention"),
-        (["score", "a", "--stride", "600"], "stride 600"),
-        (["score", "a", "--max-length", "5000"], "at most 512"),
+        (["score", "a", "--stride", "65"], "stride 65"),
+        (["score", "a", "--max-length", "5000"], "at most 64"),
         (["score", "a", "--dtype", "int3"], "no dtype"),
         (["eval", "--data", "nowhere.txt"], "no file, folder or glob"),
         (["eval", "--precision", "much"], "--precision"),
     ],
 )
-def test_mistakes_are_one_sentence(stories: str, words: list[str], reason: str) -> None:
-    out = fairway(*words, "--model", stories)
+def test_mistakes_are_one_sentence(small: str, words: list[str], reason: str) -> None:
+    out = fairway(*words, "--model", small)
     assert out.returncode == 2
     assert reason in out.stderr and "Traceback" not in out.stderr
 
@@ -81,8 +81,8 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     assert out.returncode == 2 and "config.json" in out.stderr
 
 
-def test_corrupted_weights(stories: str, tmp_path: Path) -> None:
-    for path in Path(stories).iterdir():
+def test_corrupted_weights(small: str, tmp_path: Path) -> None:
+    for path in Path(small).iterdir():
         data = path.read_bytes()
         (tmp_path / path.name).write_bytes(data[:1000] if path.suffix == ".safetensors" else data)
     out = fairway("score", "a", "--model", str(tmp_path))
@@ -90,11 +90,11 @@ def test_corrupted_weights(stories: str, tmp_path: Path) -> None:
     assert "Traceback" not in out.stderr
 
 
-def test_show_needs_no_model(stories: str, tmp_path: Path) -> None:
+def test_show_needs_no_model(small: str, tmp_path: Path) -> None:
     data = tmp_path / "d.txt"
     data.write_text("A small story about a dog.\n\nAnother one.\n")
     run = tmp_path / "run"
-    words = ("eval", "--model", stories, "--data", str(data), "--split", "paragraphs")
+    words = ("eval", "--model", small, "--data", str(data), "--split", "paragraphs")
     assert fairway(*words, "--out", str(run)).returncode == 0
     for option in ("--explain", "--md", "--csv", "--latex", "--json"):
         out = fairway("show", str(run), option)
