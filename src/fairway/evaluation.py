@@ -64,6 +64,7 @@ class Sums:
     published: tuple[float, int] = (0.0, 0)
     perplexities: tuple[float, int] = (0.0, 0)
     lossy: int = 0
+    spelled: int = 0
 
     def add(self, document: Document, kept: Record) -> None:
         """Add one document."""
@@ -71,6 +72,7 @@ class Sums:
         self.totals = self.totals + kept.totals
         self.moments = self.moments + moments
         self.lossy += kept.lossy
+        self.spelled += document.ids is not None and document.byte_count is None
         if kept.published is not None:
             self.published = (
                 self.published[0] + kept.published[0],
@@ -264,6 +266,12 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
     reasons = absent(sums.totals, sums.moments)
     overrides: dict[str, float] = {}
     found = intervals(sums.moments)
+    if sums.spelled:
+        signature = signature.with_(bytes="tokens")
+        notes.append(
+            f"{sums.spelled} documents are token ids without a count of bytes: bytes are those of "
+            "the tokens' spelling in the vocabulary"
+        )
     if sums.lossy:
         notes.append(
             f"the tokenizer does not give {sums.lossy} of {sums.totals.documents} texts back "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Source = TypeVar("Source")
@@ -96,3 +96,10 @@ def rows(text: str) -> list[str]:
 def readable_wikitext(page: str) -> str:
     """Give a page as a person would write it."""
     return apply(READABLE, page)
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {
+    "readable-wikitext": readable_wikitext,
+    "lm-eval-wikitext": lm_eval_wikitext,
+}
+"""By the names that the signature has."""

@@ -341,6 +341,10 @@ def prepare(
     kept = list(documents)
     if not kept:
         return
+    if any(document.ids is not None for document in kept):
+        raise ProtocolError(
+            f"{like.name} joins texts, and the corpus holds token ids; use --like fairway."
+        )
     texts = [document.text for document in kept]
     if wikitext:
         texts = ["".join(texts)]
@@ -369,7 +373,7 @@ def totals(like: Convention, score: Score) -> Totals:
     words are the same pieces (catwalk, ``predict_chunk_perplexity``).
     """
     sums = score.totals
-    if like.denominators == "text":
+    if like.denominators == "text" or score.token_bytes is not None:
         return sums
     page = str(score.metadata.get(PAGE, score.text))
     return replace(sums, words=len(re.split(r"\s+", page)), bytes=len(page.encode("utf-8")))

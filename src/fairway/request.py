@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fairway.errors import InputError
+from fairway.normalise import NORMALISERS
 
 if TYPE_CHECKING:
     from fairway.corpus import Corpus
@@ -123,7 +124,10 @@ def of_signature(
         "split": split if split in ("lines", "paragraphs", "wikitext") else None,
         "limit": int(kept["documents"]) if kept.get("documents") else None,
         "chat": chat is not None,
+        "normalise": kept.get("norm") if kept.get("norm") in NORMALISERS else None,
     }
+    if kept["protocol"] == "lm-eval" and read["split"] == "wikitext":
+        read.pop("normalise")  # the convention's own
     return Request(
         model or f"hf:{kept['model']}",
         data or kept["data"],

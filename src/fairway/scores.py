@@ -147,6 +147,7 @@ class Score:
         ids: ``(n,)`` vocabulary ids.
         scored: character spans of the text that were to be scored; None = all of it.
         token_bytes: ``(n,)`` bytes of each token, only where no source text exists.
+        byte_count: source bytes of all tokens, where no source text exists and they are known.
         lossy: whether the tokenizer cannot give the text back; None = not checked.
         extras: further columns of length n by name (``entropy``, ``rank``, ``window``, ...).
         metadata: the document's other fields.
@@ -164,6 +165,7 @@ class Score:
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unit: str = "token"
+    byte_count: int | None = None
 
     def __len__(self) -> int:
         return len(self.logprobs)
@@ -194,6 +196,9 @@ class Score:
         skipped = int((self.wanted & ~done).sum())
         if self.token_bytes is not None:
             size = int(self.token_bytes[done].sum())
+            if self.byte_count is not None:
+                # What was not scored is taken away by the vocabulary's spelling of it.
+                size = max(0, self.byte_count - int(self.token_bytes[~done].sum()))
             return Totals(nll + 0.0, tokens, skipped, 0, 0, size, 1)
         if tokens == len(self) and tokens and self.scored is None:
             extent = measure(self.text)

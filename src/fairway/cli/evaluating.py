@@ -37,6 +37,18 @@ def evaluate(
     context_field: Annotated[
         str | None, typer.Option(help="Field whose text stands before and is not scored.")
     ] = None,
+    ids_field: Annotated[
+        str | None, typer.Option(help="Field that holds token ids in place of text.")
+    ] = None,
+    bytes_field: Annotated[
+        str | None, typer.Option(help="Field that holds the source bytes of token ids.")
+    ] = None,
+    split_at: Annotated[
+        int | None, typer.Option(help="Token id that ends a document in .npy and .bin files.")
+    ] = None,
+    normalise: Annotated[
+        str | None, typer.Option(help="readable-wikitext or lm-eval-wikitext.")
+    ] = None,
     group_by: Annotated[
         str | None, typer.Option(help="Field whose values get a report each.")
     ] = None,
@@ -95,7 +107,8 @@ def evaluate(
     reading = {
         "text_field": text_field, "id_field": id_field, "context_field": context_field,
         "split": split, "limit": limit, "sample": sample, "strict": strict,
-        "chat": chat is not None,
+        "chat": chat is not None, "ids_field": ids_field, "bytes_field": bytes_field,
+        "split_at": split_at, "normalise": normalise,
     }  # fmt: skip
     stop = _precision(precision)
     requests = [

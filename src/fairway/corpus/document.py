@@ -17,6 +17,10 @@ LISTED = 1000
 """Skipped rows that are listed; further ones are only counted."""
 
 
+LACKS = "the row lacks the field"
+"""How the reason of such a row begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text to score.
@@ -47,6 +51,11 @@ class SkippedRow:
     source: str
     line: int
     reason: str
+
+    @property
+    def lacks(self) -> bool:
+        """Whether the row lacks a field that was asked for."""
+        return self.reason.startswith(LACKS)
 
 
 Item = Document | SkippedRow
@@ -89,13 +98,20 @@ class Corpus:
         self.position = self.documents = self.skipped_total = 0
         self.skipped = []
         self._hash = hashlib.sha256()
+        lacking = 0
         for item in self.open(self):
             if isinstance(item, SkippedRow):
+                lacking += item.lacks
                 self._skip(item)
                 continue
             self.documents += 1
             self._digest(item)
             yield item
+        if lacking and not self.documents and lacking == self.skipped_total:
+            raise InputError(
+                f"{self.name} holds no document: {self.skipped[0].reason}, and so does every other "
+                "row; name the field with --text-field, or --id-field and --context-field."
+            )
 
     @property
     def digest(self) -> str:

@@ -15,22 +15,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from fairway.corpus.document import Corpus, Document, Item, SkippedRow
+from fairway.corpus import ids, warc
+from fairway.corpus.document import LACKS, Corpus, Document, Item, SkippedRow
 from fairway.errors import InputError, MissingExtra
 
 COMPRESSED = {".gz", ".bz2", ".zst"}
 CHUNK = 1 << 16
+EMPTY = "the text is empty"
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Which fields of a row hold what."""
+    """Which fields of a row hold what.
+
+    Attributes:
+        text: the text, or token ids.
+        id: the document's id; None = source and line.
+        context: text that stands before and is only read.
+        messages: role-marked messages, in a chat corpus.
+        ids: token ids, with the text or a count of bytes beside them.
+        bytes: source bytes of the token ids.
+        split_at: token id that ends a document in a stream of ids.
+    """
 
     text: str = "text"
     id: str | None = None
     context: str | None = None
     messages: str | None = None
-    group: str | None = None
+    ids: str | None = None
+    bytes: str | None = None
+    split_at: int | None = None
 
 
 def unusable(text: Any) -> str | None:
@@ -38,7 +52,7 @@ def unusable(text: Any) -> str | None:
     if not isinstance(text, str):
         return f"the text is {type(text).__name__}, and not a string"
     if not text:
-        return "the text is empty"
+        return EMPTY
     if "\0" in text:
         return "the text holds a NUL character"
     if any("\ud800" <= char <= "\udfff" for char in text):
@@ -48,19 +62,18 @@ def unusable(text: Any) -> str | None:
 
 def row(fields: Fields, values: Mapping[str, Any], source: str, line: int) -> Item:
     """Make a document of one row."""
+    for field in (fields.id, fields.context, fields.messages, fields.ids, fields.bytes):
+        if field is not None and field not in values:
+            return _lacking(field, values, source, line)
     metadata = {
         key: value
         for key, value in values.items()
         if key not in (fields.text, fields.context)
         and (value is None or isinstance(value, str | int | float | bool))
     }
-    name = f"{source}:{line}"
-    if fields.id is not None:
-        if fields.id not in values:
-            return SkippedRow(source, line, f"the row lacks the field {fields.id!r}")
-        name = str(values[fields.id])
+    name = f"{source}:{line}" if fields.id is None else str(values[fields.id])
     if fields.messages is not None:
-        messages = values.get(fields.messages)
+        messages = values[fields.messages]
         if not isinstance(messages, list) or not all(
             isinstance(m, dict)
             and isinstance(m.get("role"), str)
@@ -69,23 +82,33 @@ def row(fields: Fields, values: Mapping[str, Any], source: str, line: int) -> It
         ):
             return SkippedRow(source, line, f"{fields.messages!r} is no list of role and content")
         return Document(name, "", metadata={**metadata, "messages": messages})
-    if fields.text not in values:
-        found = ", ".join(map(str, values)) or "none"
-        return SkippedRow(
-            source, line, f"the row lacks the field {fields.text!r} (it has: {found})"
-        )
-    value = values[fields.text]
-    if isinstance(value, list) and value and all(isinstance(i, int) for i in value):
-        import numpy as np
-
-        return Document(name, "", metadata=metadata, ids=np.asarray(value, dtype=np.int64))
+    column = fields.ids or fields.text
+    if column not in values:
+        return _lacking(column, values, source, line)
+    value = values[column]
+    if fields.ids is not None or isinstance(value, list):
+        return ids.row(name, value, _bytes(fields, values), metadata, source, line)
     problem = unusable(value)
     if problem:
         return SkippedRow(source, line, problem)
-    context = values.get(fields.context, "") if fields.context else ""
+    context = values[fields.context] if fields.context else ""
+    context = "" if context is None else context
     if not isinstance(context, str) or (context and unusable(context)):
         return SkippedRow(source, line, f"the context {fields.context!r} is no usable string")
     return Document(name, value, context, metadata=metadata)
+
+
+def _lacking(field: str, values: Mapping[str, Any], source: str, line: int) -> SkippedRow:
+    found = ", ".join(map(str, values)) or "none"
+    return SkippedRow(source, line, f"{LACKS} {field!r} (it has: {found})")
+
+
+def _bytes(fields: Fields, values: Mapping[str, Any]) -> Any:
+    """Find the source bytes of token ids: given, or those of the text beside them."""
+    if fields.bytes is not None:
+        return values[fields.bytes]
+    text = values.get(fields.text) if fields.ids is not None else None
+    return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else None
 
 
 class _Counted(io.RawIOBase):
@@ -169,7 +192,7 @@ def text(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Ite
     elif split == "lines":
         pieces = iter(stream)
     else:
-        pieces = _gathered(stream, _paragraph if split == "paragraphs" else _article)
+        pieces = _gathered(stream, _paragraph if split == "paragraphs" else article)
     number = 0
     for piece in pieces:
         number += 1
@@ -195,7 +218,8 @@ def _paragraph(line: bytes, before: bytes) -> bool:
     return bool(line.strip()) and not before.strip()
 
 
-def _article(line: bytes, before: bytes) -> bool:
+def article(line: bytes, before: bytes) -> bool:
+    """Whether a line of WikiText begins an article: a top-level heading after a blank line."""
     return not before.strip() and re.match(rb" = [^=].*[^=] = \s*$", line) is not None
 
 
@@ -295,8 +319,20 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
+def _npy(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    return ids.npy(stream, name, fields.split_at)
+
+
+def _flat(kind: str) -> Callable[..., Iterator[Item]]:
+    def flat(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+        return ids.flat(stream, name, kind, fields.split_at)
+
+    return flat
+
+
 READERS: dict[str, Callable[..., Iterator[Item]]] = {
     "txt": text, "jsonl": jsonl, "ndjson": jsonl, "csv": _csv(","), "tsv": _csv("\t"),
-    "parquet": _parquet, "arrow": _arrow,
+    "parquet": _parquet, "arrow": _arrow, "warc": warc.records, "wet": warc.records,
+    "npy": _npy, "bin": _flat("<u2"), "bin32": _flat("<u4"),
 }  # fmt: skip
 """Readers by ending; any other ending is UTF-8 text."""

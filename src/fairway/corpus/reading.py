@@ -15,8 +15,11 @@ from fairway.corpus.document import Corpus, Document, Item, SkippedRow
 from fairway.corpus.formats import Fields
 from fairway.corpus.named import NAMED
 from fairway.errors import InputError
+from fairway.normalise import NORMALISERS
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
+UNGROUPED = 64
+"""Documents without the grouping field after which a corpus is refused."""
 SPLITS = ("lines", "paragraphs", "wikitext")
 
 
@@ -33,6 +36,10 @@ def read(
     strict: bool = False,
     chat: bool = False,
     messages_field: str = "messages",
+    ids_field: str | None = None,
+    bytes_field: str | None = None,
+    split_at: int | None = None,
+    normalise: str | None = None,
     group_by: str | None = None,
 ) -> Corpus:
     """Open a corpus; nothing is read before it is iterated.
@@ -50,19 +57,32 @@ def read(
         strict: stop at the first bad row.
         chat: rows hold messages.
         messages_field: field that holds them.
+        ids_field: field that holds token ids; the text's bytes are counted where it is there, too.
+        bytes_field: field that holds the source bytes of token ids.
+        split_at: token id that ends a document in a flat stream of ids.
+        normalise: name of a normaliser of `fairway.normalise.NORMALISERS`.
         group_by: field that must be there.
 
     Raises:
         InputError: when there is no such source, or the settings are wrong.
     """
+    if normalise not in (None, "none", *NORMALISERS):
+        raise InputError(f"--normalise {normalise!r} is not one of none, {', '.join(NORMALISERS)}.")
     if split is not None and split not in SPLITS:
         raise InputError(f"--split {split!r} is not one of {', '.join(SPLITS)}.")
-    fields = Fields(text_field, id_field, context_field, messages_field if chat else None, group_by)
+    fields = Fields(
+        text_field, id_field, context_field, messages_field if chat else None,
+        ids_field, bytes_field, split_at,
+    )  # fmt: skip
     if not isinstance(source, str | os.PathLike):
         corpus = _in_memory(source)
     else:
         corpus = _named(os.fspath(source), split, fields)
     corpus.strict = strict
+    if normalise is not None and normalise != "none":
+        corpus = _normalised(corpus, normalise)
+    if group_by is not None:
+        corpus = _grouped(corpus, group_by)
     if limit is not None or sample is not None:
         corpus = _part(corpus, limit, sample, seed)
     return corpus
@@ -88,7 +108,14 @@ def _in_memory(source: Iterable[Any]) -> Corpus:
 def _named(source: str, split: str | None, fields: Fields) -> Corpus:
     if source in NAMED:
         entry = NAMED[source]
-        corpus = _named(entry.source, split or entry.split, replace(fields, text=entry.text_field))
+        place = entry.source
+        folder = os.environ.get("FAIRWAY_ASSETS")
+        if entry.asset and folder and (Path(folder) / entry.asset).is_file():
+            from fairway import hub
+
+            if not hub.reachable():
+                place = os.path.join(folder, entry.asset)
+        corpus = _named(place, split or entry.split, replace(fields, text=entry.text_field))
         corpus.name, corpus.description, corpus.licence = source, entry.description, entry.licence
         return corpus
     kind, colon, rest = source.partition(":")
@@ -99,6 +126,10 @@ def _named(source: str, split: str | None, fields: Fields) -> Corpus:
 
         return open_dataset(rest, split, fields)
     format_ = ""
+    if kind in ("http", "https") and rest.startswith("//"):
+        from fairway.corpus.web import fetch
+
+        source, colon = str(fetch(source)), ""
     if colon and kind in formats.READERS:
         format_, source = kind, rest
     if source == "-":
@@ -147,6 +178,45 @@ def _sample(name: str, fields: Fields) -> Corpus:
 
     size = sum(path.stat().st_size for path in paths)
     return Corpus(f"sample:{name}", start, "shipped sample", size=size)
+
+
+def _normalised(corpus: Corpus, name: str) -> Corpus:
+    whole, change = corpus.open, NORMALISERS[name]
+    corpus.normalisation = name
+
+    def start(now: Corpus) -> Iterator[Item]:
+        for item in whole(now):
+            yield replace(item, text=change(item.text)) if isinstance(item, Document) else item
+
+    corpus.open = start
+    return corpus
+
+
+def _grouped(corpus: Corpus, field: str) -> Corpus:
+    """See to it that the field is there; a corpus without it is refused early on."""
+    whole = corpus.open
+
+    def start(now: Corpus) -> Iterator[Item]:
+        missing = 0
+        for item in whole(now):
+            if isinstance(item, Document) and missing >= 0:
+                if field in item.metadata:
+                    missing = -1
+                else:
+                    missing += 1
+                    held = ", ".join(item.metadata) or "none"
+                    if missing == UNGROUPED:
+                        raise InputError(_no_group(now.name, field, held))
+            yield item
+        if missing > 0:
+            raise InputError(_no_group(now.name, field, held))
+
+    corpus.open = start
+    return corpus
+
+
+def _no_group(name: str, field: str, held: str) -> str:
+    return f"{name} has no field {field!r} to group by; its other fields are: {held}."
 
 
 def _part(corpus: Corpus, limit: int | None, sample: int | None, seed: int) -> Corpus:

@@ -269,7 +269,7 @@ class TransformersScorer:
             offsets = np.maximum(offsets[inside] - cut, 0)
         score = Score(
             document.id, text, offsets, values, ids, document.scored, token_bytes,
-            item.lossy, more, document.metadata,
+            item.lossy, more, document.metadata, byte_count=document.byte_count,
         )  # fmt: skip
         if document.scored is not None:
             unwanted = ~score.wanted

@@ -1,0 +1,118 @@
+"""Token ids in place of text: rows, NumPy arrays, and the flat files of training code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.corpus.document import Document, Item, SkippedRow
+from fairway.errors import InputError
+
+CHUNK = 1 << 20
+"""Bytes of a stream of ids that are read at a time."""
+
+
+def row(
+    name: str, value: Any, size: Any, metadata: Mapping[str, Any], source: str, line: int
+) -> Item:
+    """Make a document of a row's ids.
+
+    Args:
+        name: the document's id.
+        value: a list of integers.
+        size: source bytes, None where they are not known.
+        metadata: the row's other fields.
+        source: for the reason, if it cannot be scored.
+        line: likewise.
+    """
+    if (
+        not isinstance(value, list | np.ndarray)
+        or not len(value)
+        or not all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in value)
+    ):
+        return SkippedRow(source, line, "the ids are no list of whole numbers")
+    if size is not None and (not isinstance(size, int) or size < 0):
+        return SkippedRow(source, line, "the count of bytes is no whole number")
+    return Document(
+        name, "", metadata=metadata, ids=np.asarray(value, dtype=np.int64), byte_count=size
+    )
+
+
+def npy(stream: IO[bytes], name: str, split_at: int | None) -> Iterator[Item]:
+    """Read a NumPy file: each row of a table is a document; a flat array is one, or is cut.
+
+    Raises:
+        InputError: when it holds anything but whole numbers in one or two dimensions.
+    """
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read(stream)
+    except (ValueError, KeyError) as problem:
+        raise InputError(f"{name} is no NumPy file: {problem}.") from None
+    if dtype.kind not in "iu" or len(shape) not in (1, 2) or fortran:
+        raise InputError(
+            f"{name} holds {dtype} in {len(shape)} dimensions; token ids are whole numbers in one "
+            "dimension, or in rows."
+        )
+    if len(shape) == 1:
+        yield from flat(stream, name, dtype.str, split_at)
+        return
+    width = shape[1] * dtype.itemsize
+    for number in range(1, shape[0] + 1):
+        data = _exactly(stream, width)
+        if len(data) < width:
+            yield SkippedRow(name, number, "the file ends within this row")
+            return
+        yield Document(f"{name}:{number}", "", ids=np.frombuffer(data, dtype).astype(np.int64))
+
+
+def flat(stream: IO[bytes], name: str, kind: str, split_at: int | None) -> Iterator[Item]:
+    """Read ids one after another: one document, or one up to each id that ends a document.
+
+    Args:
+        stream: the ids.
+        name: of the source.
+        kind: NumPy's name of their type, such as ``<u2``.
+        split_at: the id that ends a document, itself in none; None = all is one.
+    """
+    dtype = np.dtype(kind)
+    held: list[NDArray[np.int64]] = []
+    number = 0
+    while data := _exactly(stream, CHUNK):
+        if len(data) % dtype.itemsize:
+            yield SkippedRow(name, number + 1, f"the file does not end with a whole {dtype}")
+            data = data[: len(data) - len(data) % dtype.itemsize]
+        part = np.frombuffer(data, dtype).astype(np.int64)
+        cuts: list[int] = [] if split_at is None else np.flatnonzero(part == split_at).tolist()
+        start = 0
+        for cut in cuts:
+            held.append(part[start:cut])
+            start = cut + 1
+            number += 1
+            whole = np.concatenate(held)
+            held = []
+            if len(whole):
+                yield Document(f"{name}:{number}", "", ids=whole)
+        held.append(part[start:])
+    whole = np.concatenate(held) if held else np.zeros(0, np.int64)
+    if len(whole):
+        yield Document(name if split_at is None else f"{name}:{number + 1}", "", ids=whole)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    """Read so many bytes, fewer only at the end; a stream may give less at a time."""
+    parts = []
+    while size:
+        data = stream.read(size)
+        if not data:
+            break
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)

@@ -1,0 +1,44 @@
+"""Files of the web, fetched once into the cache folder."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from fairway import store
+from fairway.errors import InputError
+
+TIMEOUT = 60
+"""Seconds without an answer."""
+
+
+def fetch(url: str) -> Path:
+    """Give a local copy of a file; it is fetched where it is not there yet.
+
+    Raises:
+        InputError: when the address is no http address, or cannot be read or kept.
+    """
+    parts = urlsplit(url)
+    name = PurePosixPath(parts.path).name
+    if parts.scheme not in ("http", "https") or not name:
+        raise InputError(f"{url} is no address of a file; give http://… or https://….")
+    path = store.folder() / "corpora" / (parts.hostname or "host") / name
+    if path.is_file():
+        return path
+    part = path.with_name(f"{name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, part.open("wb") as out:
+            shutil.copyfileobj(answer, out, 1 << 20)
+            expected = answer.headers.get("Content-Length")
+        if expected is not None and part.stat().st_size != int(expected):
+            raise InputError(f"{url} broke off half-way; give the same command again.")
+        part.replace(path)
+    except urllib.error.URLError as problem:
+        raise InputError(f"{url} cannot be fetched: {problem.reason}.") from None
+    except OSError as problem:
+        raise InputError(f"{url} cannot be kept in {path.parent}: {problem}.") from None
+    return path
