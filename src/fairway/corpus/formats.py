@@ -112,19 +112,30 @@ def _bytes(fields: Fields, values: Mapping[str, Any]) -> Any:
 
 
 class _Counted(io.RawIOBase):
-    """Bytes of a file, counted into the corpus' position as they are read."""
+    """Bytes of a file, whose place is the corpus' position as they are read."""
 
     def __init__(self, path: Path, corpus: Corpus) -> None:
         self.stream = path.open("rb")
         self.corpus = corpus
+        self.base = corpus.position
 
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
     def readinto(self, buffer: Any) -> int:
         data = self.stream.read(len(buffer))
         buffer[: len(data)] = data
-        self.corpus.position += len(data)
+        reached = self.base + self.stream.tell()
+        self.corpus.position = max(self.corpus.position, reached)
         return len(data)
 
     def close(self) -> None:
@@ -282,7 +293,7 @@ def _csv(delimiter: str) -> Callable[..., Iterator[Item]]:
 
 def _arrow(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
     arrow = _pyarrow()
-    data = stream if stream.seekable() else io.BytesIO(stream.read())
+    data = _random_access(stream)
     head = data.read(6)
     data.seek(0)
     if head == b"ARROW1":
@@ -297,9 +308,16 @@ def _parquet(stream: IO[bytes], name: str, split: str | None, fields: Fields) ->
     _pyarrow()
     import pyarrow.parquet
 
-    data = stream if stream.seekable() else io.BytesIO(stream.read())
-    table = pyarrow.parquet.ParquetFile(data)
+    data = _random_access(stream)
+    # Buffering ahead would hold every row group.
+    table = pyarrow.parquet.ParquetFile(data, pre_buffer=False)
     yield from _batches(table.iter_batches(batch_size=1024), name, fields)
+
+
+def _random_access(stream: IO[bytes]) -> IO[bytes]:
+    """Give a stream that can go back; a compressed one is held in memory."""
+    plain = isinstance(getattr(stream, "raw", None), _Counted)
+    return stream if plain else io.BytesIO(stream.read())
 
 
 def _batches(batches: Iterator[Any], name: str, fields: Fields) -> Iterator[Item]:
