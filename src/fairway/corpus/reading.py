@@ -81,10 +81,10 @@ def read(
     corpus.strict = strict
     if normalise is not None and normalise != "none":
         corpus = _normalised(corpus, normalise)
-    if group_by is not None:
-        corpus = _grouped(corpus, group_by)
     if limit is not None or sample is not None:
         corpus = _part(corpus, limit, sample, seed)
+    if group_by is not None:
+        corpus = _grouped(corpus, group_by)
     return corpus
 
 
