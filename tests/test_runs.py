@@ -111,6 +111,10 @@ def test_a_run_that_is_killed_at_random_ends_in_the_same_report(
 
 def test_interrupted_by_ctrl_c(small: str, corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
+    # So much text that the signal comes before the end.
+    long = tmp_path / "long.jsonl"
+    long.write_bytes(corpus.read_bytes() * 8)
+    corpus = long
     words = ("eval", "--model", small, "--data", str(corpus), "--no-cache", "--out", str(folder))
     process = subprocess.Popen(
         [sys.executable, "-m", "fairway", *words],

@@ -41,7 +41,7 @@ def score(
     """Print the perplexity of a text, with units, a rule of thumb and the signature."""
     given = _texts(texts or [], file or [])
     from fairway.api import load
-    from fairway.corpus import Document
+    from fairway.corpus import Document, read
     from fairway.report import dumps, summarize
 
     scorer = load(
@@ -49,8 +49,9 @@ def score(
         special_tokens=special_tokens, adapter=adapter, revision=revision, dtype=dtype,
         device=device, device_map=device_map, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    documents = [Document(name, text, context) for name, text in given]
-    report = summarize(scorer.score(documents), scorer.signature)
+    corpus = read([Document(name, text, context) for name, text in given])
+    scores = list(scorer.score(corpus))
+    report = summarize(scores, scorer.signature.with_(digest=corpus.digest))
     if html:
         from fairway.render.html import page
 

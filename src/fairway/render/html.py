@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fairway.render.explain import explain
@@ -61,6 +62,8 @@ def heat(tokens: Sequence[Mapping[str, Any]], budget: int = MOST_TOKENS) -> str:
     for token in tokens[:budget]:
         parts.append(_token(token, token["start"] < until))
         until = max(until, token["end"])
+    split = any(a["end"] > b["start"] for a, b in pairwise(tokens[:budget]))
+    further = " &nbsp; ∅ a further token of the same character" if split else ""
     more = ""
     if len(tokens) > budget:
         more = f'<p class="dim">{len(tokens) - budget:,} further tokens are not drawn.</p>'
@@ -70,7 +73,7 @@ def heat(tokens: Sequence[Mapping[str, Any]], budget: int = MOST_TOKENS) -> str:
     )
     return (
         f'<div class="fw-heat">{"".join(parts)}<p>bits: {scale} '
-        f'<span class="u">not scored</span></p></div>{more}'
+        f'<span class="u">not scored</span>{further}</p></div>{more}'
     )
 
 
@@ -127,6 +130,12 @@ def _section(report: Report) -> str:
                 f"<tr><td>{_safe(group.name)}</td><td>{escape(cells[0])}</td>"
                 f"<td>{escape(cells[1])}</td><td>{group.totals.documents:,}</td></tr>"
             )
+        for key, (value, low, high) in report.macro.items():
+            if key == "bits_per_byte":
+                parts.append(
+                    f"<tr><td>mean (macro)</td><td></td><td>{figure(value)} "
+                    f"[{figure(low)}, {figure(high)}]</td><td></td></tr>"
+                )
         parts.append("</table>")
     parts += [f"<p>note: {_safe(note)}</p>" for note in report.notes]
     if report.skipped_total:
