@@ -301,3 +301,17 @@ def test_python_and_command_line_share_a_run(small: str, corpus: Path, tmp_path:
     shown = fairway_command("show", str(folder), "--json")
     assert json.loads(shown.stdout)["metrics"]["nll"] == report.totals.nll
     assert os.listdir(folder)
+
+
+def test_the_pilots_forecast(small: str, corpus: Path) -> None:
+    from fairway.cli.progress import duration, forecast
+
+    states: list[evaluation.Progress] = []
+    scorer = fairway.load(small)
+    evaluation.evaluate(scorer, read(str(corpus)), convention("fairway"), progress=states.append)
+    early = next(s for s in states if s.moments.documents >= evaluation.PILOT)
+    words = forecast(early)
+    assert f"pilot of {early.documents:,} documents" in words and "would take about" in words
+    assert [duration(s) for s in (0.2, 90, 130, 8000)] == [
+        "1 second", "90 seconds", "2 minutes", "2 hours",
+    ]  # fmt: skip

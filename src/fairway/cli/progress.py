@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from fairway import evaluation, statistics
-from fairway.render.visible import figure
 
 PRECISION = 0.005
 """The relative half-width that the pilot's forecast names."""
@@ -30,7 +29,8 @@ def forecast(state: evaluation.Progress) -> str:
         parts.append(f"perplexity ±{width:.1%} so far")
         needed = statistics.documents_needed(state.moments, PRECISION)
         if needed is not None and width > PRECISION:
-            parts.append(f"±{PRECISION:.1%} would take about {figure(needed, 2)} documents")
+            rounded = float(f"{needed:.2g}")
+            parts.append(f"±{PRECISION:.1%} would take about {rounded:,.0f} documents")
     return f"pilot of {state.documents:,} documents: " + "; ".join(parts)
 
 
@@ -39,7 +39,8 @@ def duration(seconds: float) -> str:
     for size, unit in ((3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
+    whole = max(1, round(seconds))
+    return f"{whole} second{'s' * (whole != 1)}"
 
 
 @contextmanager
