@@ -102,3 +102,23 @@ def test_show_needs_no_model(small: str, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert fairway("show", str(run), "--html", str(page)).returncode == 0
     assert "<script" not in page.read_text()
+
+
+def test_a_page_that_cannot_be_written_does_not_hide_the_number(small: str, tmp_path: Path) -> None:
+    data = tmp_path / "d.txt"
+    data.write_text("the cat")
+    where = str(tmp_path / "no" / "page.html")
+    for words in (["score", "the cat"], ["eval", "--data", str(data), "--no-cache"]):
+        out = fairway(*words, "--model", small, "--html", where, "--json")
+        assert out.returncode == 2 and "cannot be written" in out.stderr
+        assert json.loads(out.stdout)["metrics"]["bytes"] == 7
+
+
+def test_nothing_to_score_is_no_number_and_no_citation(small: str, tmp_path: Path) -> None:
+    data = tmp_path / "d.bin.txt"
+    data.write_bytes(b"\xff\xfe\x00")
+    out = fairway("eval", "--model", small, "--data", str(data))
+    assert out.returncode == 0 and "cite as" not in out.stdout
+    assert "no token was scored" in out.stdout and "not UTF-8" in out.stdout
+    gone = fairway("show", str(tmp_path / "gone"))
+    assert gone.returncode == 2 and "There is no" in gone.stderr

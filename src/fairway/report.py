@@ -221,10 +221,10 @@ def from_json(data: Mapping[str, Any]) -> Report:
         ) from None
 
 
-def dumps(reports: Iterable[Report], indent: int | None = 2) -> str:
-    """Write one report, or several under ``reports``."""
+def dumps(reports: Iterable[Report], indent: int | None = 2, several: bool = False) -> str:
+    """Write one report, or several under ``reports``; there too where several is set."""
     kept = [report.to_json() for report in reports]
-    data = kept[0] if len(kept) == 1 else {"reports": kept}
+    data = kept[0] if len(kept) == 1 and not several else {"reports": kept}
     return json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False)
 
 

@@ -184,6 +184,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Report]:
     Raises:
         InputError: when it is no run directory, or an unfinished one.
     """
+    if not folder.exists():
+        raise InputError(f"There is no {folder}; name a run directory or a report.json.")
     path = folder / REPORT if folder.is_dir() else folder
     if folder.is_dir() and not (folder / SETTINGS).exists():
         inner = sorted(p.name for p in folder.iterdir() if (p / SETTINGS).exists())

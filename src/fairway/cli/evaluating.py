@@ -52,8 +52,8 @@ def evaluate(
     group_by: Annotated[
         str | None, typer.Option(help="Field whose values get a report each.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="The first N documents only.")] = None,
-    sample: Annotated[int | None, typer.Option(help="N documents drawn by the seed.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N documents only.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="N documents, by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Of sampling and the bootstrap.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
     chat: Annotated[
@@ -127,11 +127,15 @@ def evaluate(
             output(reports, json, md, csv, latex, html)
         raise
     if like == "all" and not (json or md or csv or latex or html):
-        _conventions(reports, refused)
+        from rich.console import Console
+
+        from fairway.render.conventions import conventions
+
+        conventions(Console(), reports, refused)
         return
     for name, reason in refused:
         typer.echo(f"{name}: {reason}", err=True)
-    output(reports, json, md, csv, latex, html)
+    output(reports, json, md, csv, latex, html, several=like == "all")
 
 
 def _perform(
@@ -156,6 +160,7 @@ def _perform(
 
     scores = ScoreCache() if cache else None
     loaded: tuple[Request, Any] | None = None
+    several = len({request.model for request in requests}) > 1
     try:
         for request in requests:
             name = request.load["like"]
@@ -178,8 +183,9 @@ def _perform(
             except ProtocolError as problem:
                 if refused is None:
                     raise
-                if (name, str(problem)) not in refused:
-                    refused.append((name, str(problem)))
+                who = f"{name} ({request.model})" if several else name
+                if (who, str(problem)) not in refused:
+                    refused.append((who, str(problem)))
     finally:
         if scores is not None:
             if scores.problem:
@@ -264,35 +270,3 @@ def _bar() -> AbstractContextManager[Callable[[Progress], None] | None]:
     from fairway.cli.progress import bar
 
     return bar()
-
-
-def _conventions(reports: list[Report], refused: list[tuple[str, str]]) -> None:
-    """Print one table: the same model and text under each convention, and what differs."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from fairway.protocol import CONVENTIONS
-    from fairway.render.visible import figure, plain
-
-    console = Console()
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for label, justify in (
-        ("convention", "left"), ("perplexity", "right"), ("bits/byte", "right"),
-        ("word ppl", "right"), ("tokens", "right"), ("what makes it differ", "left"),
-    ):  # fmt: skip
-        kind: Any = justify
-        table.add_column(label, justify=kind)
-    for report in reports:
-        metrics = report.metrics
-        table.add_row(
-            report.protocol,
-            *(figure(metrics[k]) for k in ("perplexity", "bits_per_byte", "word_perplexity")),
-            f"{report.totals.tokens:,}",
-            CONVENTIONS[report.protocol].summary,
-        )
-    for name, reason in refused:
-        table.add_row(name, "-", "-", "-", "-", plain(reason))
-    console.print(table)
-    for report in reports:
-        console.print(Text(f"signature: {report.signature}", style="dim"), soft_wrap=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairway.cli import options as o
 from fairway.errors import InputError
+
+if TYPE_CHECKING:
+    from fairway.report import Report
 
 
 def score(
@@ -52,13 +55,19 @@ def score(
     corpus = read([Document(name, text, context) for name, text in given])
     scores = list(scorer.score(corpus))
     report = summarize(scores, scorer.signature.with_(digest=corpus.digest))
+    if json:
+        typer.echo(dumps([report]))
+    else:
+        _show(report, tokens)
+    # Last, so that a file that cannot be written does not hide the number.
     if html:
         from fairway.render.html import page
 
         write(html, page([report]))
-    if json:
-        typer.echo(dumps([report]))
-        return
+
+
+def _show(report: Report, tokens: bool) -> None:
+    """Print a report, and its texts as heat maps where that was asked for."""
     from rich.console import Console
     from rich.text import Text
 

@@ -38,20 +38,21 @@ def show(
 
 
 def output(
-    reports: list[Report], json: bool, md: bool, csv: bool, latex: bool, html: str | None
+    reports: list[Report],
+    json: bool,
+    md: bool,
+    csv: bool,
+    latex: bool,
+    html: str | None,
+    several: bool = False,
 ) -> None:
-    """Print reports in the form that was asked for."""
-    if html:
-        from fairway.cli.scoring import write
-        from fairway.render.html import page
-
-        write(html, page(reports))
+    """Print reports in the form that was asked for; several = a list even if it holds one."""
     from fairway.render import tables
 
     if json:
         from fairway.report import dumps
 
-        typer.echo(dumps(reports))
+        typer.echo(dumps(reports, several=several))
     elif md:
         typer.echo(tables.markdown(reports), nl=False)
     elif csv:
@@ -67,12 +68,17 @@ def output(
         console = Console()
         if len(reports) == 1:
             terminal.report(console, reports[0])
-            console.print(
-                Text(f"cite as: {tables.citation(reports[0])}", style="dim"), soft_wrap=True
-            )
+            if reports[0].totals.tokens:
+                line = f"cite as: {tables.citation(reports[0])}"
+                console.print(Text(line, style="dim"), soft_wrap=True)
         else:
             terminal.table(console, reports)
             for report in reports:
                 if report.groups:
                     terminal.groups(console, report)
                 terminal.skipped(console, report)
+    if html:
+        from fairway.cli.scoring import write
+        from fairway.render.html import page
+
+        write(html, page(reports))

@@ -12,7 +12,14 @@ from fairway.report import Report
 HEADER = ("model", "data", "group", "perplexity", "bits/byte", "word ppl", "tokens", "documents")
 
 
-def _cells(report: Report) -> Iterable[tuple[str, ...]]:
+def _rows(reports: Sequence[Report]) -> Iterable[tuple[str, ...]]:
+    """Every report's rows; the convention stands beside the corpus where there are several."""
+    several = len({report.protocol for report in reports}) > 1
+    for report in reports:
+        yield from _cells(report, f"{report.data} ({report.protocol})" if several else report.data)
+
+
+def _cells(report: Report, data: str) -> Iterable[tuple[str, ...]]:
     parts = [("all", report.totals, report.metrics, report.intervals)]
     parts += [(g.name, g.totals, g.metrics, g.intervals) for g in report.groups]
     for name, totals, metrics, intervals in parts:
@@ -23,7 +30,7 @@ def _cells(report: Report) -> Iterable[tuple[str, ...]]:
             span = f" [{figure(interval.low)}, {figure(interval.high)}]" if interval else ""
             cells.append(figure(value) + span)
         yield (
-            plain(report.model), plain(report.data), plain(name), *cells,
+            plain(report.model), plain(data), plain(name), *cells,
             str(totals.tokens), str(totals.documents),
         )  # fmt: skip
 
@@ -34,10 +41,9 @@ def markdown(reports: Sequence[Report]) -> str:
         "| " + " | ".join(HEADER) + " |",
         "|---|---|---|" + "---:|" * (len(HEADER) - 3),
     ]
-    for report in reports:
-        for cells in _cells(report):
-            escaped = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
-            lines.append("| " + " | ".join(escaped) + " |")
+    for cells in _rows(reports):
+        escaped = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
+        lines.append("| " + " | ".join(escaped) + " |")
     lines.append("")
     lines += [f"`{report.signature}`" for report in reports]
     return "\n".join(lines) + "\n"
@@ -78,8 +84,7 @@ def _harmless(text: str) -> str:
 def latex(reports: Sequence[Report]) -> str:
     """Give a LaTeX tabular (booktabs), the signatures as comments."""
     lines = [r"\begin{tabular}{lllrrrrr}", r"\toprule", " & ".join(HEADER) + r" \\", r"\midrule"]
-    for report in reports:
-        lines += [" & ".join(map(_tex, cells)) + r" \\" for cells in _cells(report)]
+    lines += [" & ".join(map(_tex, cells)) + r" \\" for cells in _rows(reports)]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% {report.signature}" for report in reports]
     return "\n".join(lines) + "\n"
