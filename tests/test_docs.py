@@ -92,7 +92,7 @@ def commands() -> list[str]:
     for text in [README, *(path.read_text("utf-8") for path in DOCS)]:
         for line in text.splitlines():
             line = line.strip().removeprefix("$ ")
-            if line.startswith("fairway ") and not line.startswith("fairway import"):
+            if re.match(r"fairway [a-z]", line) and not line.startswith("fairway import"):
                 found.append(line.split("  #")[0].split(" | ")[0].rstrip("\\").strip())
     return sorted(set(found))
 

@@ -137,7 +137,7 @@ def test_a_given_prefix_overrides_and_is_signed(name: str, policy: str) -> None:
     fitted = plan(name, prefix=policy)
     assert fitted.prefix == {"bos": (1,), "eos": (2,), "none": ()}[policy]
     signed = str(fitted.fields()["prefix"])
-    assert signed.removesuffix("-doubled") == policy
+    assert signed == policy
     windows = fitted.cut(4090)
     # A prefix that is signed is read: at least by the first window.
     assert windows[0].prefix or policy == "none"
@@ -146,8 +146,9 @@ def test_a_given_prefix_overrides_and_is_signed(name: str, policy: str) -> None:
 def test_a_given_prefix_never_doubles_the_tokenizers_own() -> None:
     for name in CONVENTIONS:
         fitted = plan(name, prefix="bos")
-        doubled = fitted.leading == (1,) and fitted.cut(4090)[0].begin == 0
-        assert doubled == (name == "lm-eval") == fitted.doubled
+        # llama.cpp's stands over the first token, which is the tokenizer's.
+        assert not fitted.leading or fitted.cut(4090)[0].begin == 1
+        assert not fitted.doubled
 
 
 def test_a_given_stride_overrides_and_is_signed() -> None:

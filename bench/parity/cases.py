@@ -37,14 +37,14 @@ class Case:
         model: a name of `TINY` or `MODELS`, or ``builtin``.
         corpus: a name of `corpus`.
         task: ``wikitext`` for lm-eval's own task; ``""`` otherwise.
-        options: max_length and stride, as fairway takes them.
+        options: max_length, stride and prefix, as fairway takes them.
     """
 
     like: str
     model: str
     corpus: str
     task: str = ""
-    options: dict[str, int] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -97,6 +97,8 @@ def peer_cases(assets: bool) -> Iterator[Case]:
         yield Case("lm-eval", model, "texts", options={"max_length": 24})
         yield Case("lm-eval", model, "articles", "wikitext")
         yield Case("hf-evaluate", model, "short")
+    yield Case("lm-eval", "adds-bos", "texts", options={"prefix": "bos"})
+    yield Case("lm-eval", "adds-bos", "texts", options={"max_length": 24, "prefix": "bos"})
     if assets:
         yield Case("lm-eval", "stories260K", "wikitext", "wikitext")
         for name in ("pud", "stories", "licences"):

@@ -65,6 +65,14 @@ def named(case: cases.Case, answer: dict[str, Any]) -> cases.Numbers:
     return {"loglikelihood": answer["loglikelihoods"]}
 
 
+def peer_options(case: cases.Case) -> dict[str, Any]:
+    """The same settings in the peer's words: lm-eval's prefix always stands, BOS is not added."""
+    options = dict(case.options)
+    if options.pop("prefix", None) == "bos":
+        options["add_bos_token"] = False
+    return options
+
+
 def peer_texts(case: cases.Case, texts: list[str]) -> list[str]:
     """What the peer is given: lm-eval's own data set holds pages as its script cuts them."""
     if case.task != "wikitext":
@@ -139,7 +147,7 @@ def run_peer(
     jobs = [
         {
             "model": places[case.model],
-            "options": case.options,
+            "options": peer_options(case),
             "task": case.task,
             "texts": peer_texts(case, corpora[case.corpus]),
         }

@@ -259,8 +259,8 @@ def resolve(
         stride = min(default or length, length)
     windows.check(length, stride, len(ids))
     leading = facts.adds if like.leading else ()
-    if prefix and ids and like.windowing in ("rolling", "rows"):
-        # A prefix in front of every window takes the place of the tokenizer's own.
+    if prefix and ids and like.windowing != "second_halves":
+        # A prefix that is asked for takes the place of what the tokenizer adds.
         leading = ()
     if like.windowing == "rolling":
         step = stride
