@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import fairway
 from fairway.corpus import Corpus, read
-from fairway.corpus.formats import CHUNK
+from fairway.corpus.compressed import CHUNK
 from fairway.errors import InputError
 
 TEXTS = [

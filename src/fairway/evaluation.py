@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fairway import record, statistics
 from fairway.cache import ScoreCache
-from fairway.errors import InputError, RunError
+from fairway.errors import InputError, ProtocolError, RunError
 from fairway.protocol import Convention, normaliser, prepare
 from fairway.record import Record
 from fairway.report import Group, Report, absent
@@ -142,6 +142,12 @@ def evaluate(
         RunError: when the run directory does not fit the corpus, or cannot be written.
         ProtocolError: when the convention cannot score a text.
     """
+    own = normaliser(like, is_wikitext(corpus))
+    if own is not None and corpus.normalisation != "none":
+        raise ProtocolError(
+            f"{like.name} puts WikiText through {own} by itself; leave --normalise away, or use "
+            "--like fairway."
+        )
     started = time.monotonic()
     sums = Sums(group_by, seed, bootstrap=MacroBootstrap(seed))
     known = run.records() if run is not None else iter(())

@@ -196,7 +196,7 @@ class Score:
         skipped = int((self.wanted & ~done).sum())
         if self.token_bytes is not None:
             size = int(self.token_bytes[done].sum())
-            if self.byte_count is not None:
+            if self.byte_count is not None and tokens:
                 # What was not scored is taken away by the vocabulary's spelling of it.
                 size = max(0, self.byte_count - int(self.token_bytes[~done].sum()))
             return Totals(nll + 0.0, tokens, skipped, 0, 0, size, 1)

@@ -98,24 +98,25 @@ class Corpus:
         self.position = self.documents = self.skipped_total = 0
         self.skipped = []
         self._hash = hashlib.sha256()
-        lacking = 0
+        lacking: SkippedRow | None = None
         for item in self.open(self):
             if isinstance(item, SkippedRow):
-                lacking += item.lacks
+                if item.lacks:
+                    lacking = lacking or item
                 self._skip(item)
                 continue
             self.documents += 1
             self._digest(item)
             yield item
-        if lacking and not self.documents and lacking == self.skipped_total:
+        if lacking is not None and not self.documents:
             raise InputError(
-                f"{self.name} holds no document: {self.skipped[0].reason}, and so does every other "
-                "row; name the field with --text-field, or --id-field and --context-field."
+                f"{self.name} holds no document: {lacking.reason}, and no other row can be scored; "
+                "name the field with --text-field, or --id-field and --context-field."
             )
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the length-prefixed texts and contexts so far: 12 hexadecimal digits."""
+        """SHA-256 over the length-prefixed parts of the documents so far: 12 hexadecimal digits."""
         return (self._hash or hashlib.sha256()).hexdigest()[:12]
 
     def skip(self, source: str, reason: str, line: int = 0) -> None:
@@ -142,6 +143,10 @@ class Corpus:
             parts.append(document.context.encode("utf-8", "surrogatepass"))
         if document.ids is not None:
             parts.append(document.ids.astype("<i8").tobytes())
+        if document.byte_count is not None:
+            parts.append(f"bytes {document.byte_count}".encode())
+        if document.scored is not None:
+            parts.append(f"scored {document.scored}".encode())
         if "messages" in document.metadata:
             parts.append(repr(document.metadata["messages"]).encode("utf-8", "surrogatepass"))
         for part in parts:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
 import json
 import re
@@ -13,14 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from fairway.corpus import ids, warc
+from fairway.corpus.compressed import COMPRESSED, opened, random_access
 from fairway.corpus.document import LACKS, Corpus, Document, Item, SkippedRow
-from fairway.errors import InputError, MissingExtra
+from fairway.errors import MissingExtra
 
-COMPRESSED = {".gz", ".bz2", ".zst"}
-CHUNK = 1 << 16
 EMPTY = "the text is empty"
 
 
@@ -71,7 +68,9 @@ def row(fields: Fields, values: Mapping[str, Any], source: str, line: int) -> It
         if key not in (fields.text, fields.context)
         and (value is None or isinstance(value, str | int | float | bool))
     }
-    name = f"{source}:{line}" if fields.id is None else str(values[fields.id])
+    name = f"{source}:{line}"
+    if fields.id is not None and values[fields.id] is not None:
+        name = str(values[fields.id])
     if fields.messages is not None:
         messages = values[fields.messages]
         if not isinstance(messages, list) or not all(
@@ -111,89 +110,47 @@ def _bytes(fields: Fields, values: Mapping[str, Any]) -> Any:
     return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else None
 
 
-class _Counted(io.RawIOBase):
-    """Bytes of a file, whose place is the corpus' position as they are read."""
-
-    def __init__(self, path: Path, corpus: Corpus) -> None:
-        self.stream = path.open("rb")
-        self.corpus = corpus
-        self.base = corpus.position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self.stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.stream.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.stream.read(len(buffer))
-        buffer[: len(data)] = data
-        reached = self.base + self.stream.tell()
-        self.corpus.position = max(self.corpus.position, reached)
-        return len(data)
-
-    def close(self) -> None:
-        self.stream.close()
-        super().close()
-
-
-def opened(path: Path, corpus: Corpus) -> IO[bytes]:
-    """Open a file for reading, decompressed by its ending.
-
-    Raises:
-        InputError: when it cannot be read.
-        MissingExtra: for .zst without zstandard.
-    """
-    try:
-        raw: IO[bytes] = io.BufferedReader(_Counted(path, corpus), CHUNK)
-    except OSError as problem:
-        raise InputError(f"{path} cannot be read: {problem.strerror}.") from None
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if path.suffix == ".bz2":
-        return cast(IO[bytes], bz2.BZ2File(raw))
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise MissingExtra("Reading .zst files", "data") from None
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(reader, CHUNK)
-    return raw
-
-
 def read_file(
-    corpus: Corpus, path: Path, format_: str, split: str | None, fields: Fields
+    corpus: Corpus, path: Path, name: str, format_: str, split: str | None, fields: Fields
 ) -> Iterator[Item]:
-    """Read one file; damage in it ends the file with a skipped row, what came before is kept."""
+    """Read one file; damage in it ends the file with a skipped row, what came before is kept.
+
+    Args:
+        corpus: whose position moves on.
+        path: of the file.
+        name: what its documents and rows are called by.
+        format_: a key of `READERS`; empty = by the ending.
+        split: of text.
+        fields: of rows.
+    """
     plain = path.with_suffix("") if path.suffix in COMPRESSED else path
     reader = READERS.get(format_ or plain.suffix.lstrip(".").lower(), text)
-    given = 0
-    try:
-        with opened(path, corpus) as stream:
-            for item in reader(stream, path.name, split, fields):
-                yield item
-                given += 1
-    except (OSError, EOFError, zlib.error) as problem:
-        yield SkippedRow(path.name, given + 1, f"the file is damaged from here on: {problem}")
-    except ValueError as problem:
-        if isinstance(problem, UnicodeError):
-            yield SkippedRow(path.name, given + 1, "not UTF-8 text")
-        else:
-            yield SkippedRow(path.name, given + 1, f"the file cannot be read: {problem}")
+    with opened(path, corpus) as stream:
+        yield from _guarded(reader(stream, name, split, fields), name)
 
 
 def standard_input(
     corpus: Corpus, format_: str, split: str | None, fields: Fields
 ) -> Iterator[Item]:
     """Read standard input."""
-    yield from READERS.get(format_, text)(sys.stdin.buffer, "stdin", split, fields)
+    reader = READERS.get(format_, text)
+    yield from _guarded(reader(sys.stdin.buffer, "stdin", split, fields), "stdin")
+
+
+def _guarded(items: Iterator[Item], name: str) -> Iterator[Item]:
+    """Give a reader's items; where it fails, a skipped row says so."""
+    given = 0
+    try:
+        for item in items:
+            yield item
+            given += 1
+    except (OSError, EOFError, zlib.error) as problem:
+        yield SkippedRow(name, given + 1, f"the file is damaged from here on: {problem}")
+    except ValueError as problem:
+        reason = f"the file cannot be read: {problem}"
+        if isinstance(problem, UnicodeError):
+            reason = "not UTF-8 text"
+        yield SkippedRow(name, given + 1, reason)
 
 
 def text(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
@@ -293,7 +250,7 @@ def _csv(delimiter: str) -> Callable[..., Iterator[Item]]:
 
 def _arrow(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
     arrow = _pyarrow()
-    data = _random_access(stream)
+    data = random_access(stream)
     head = data.read(6)
     data.seek(0)
     if head == b"ARROW1":
@@ -308,16 +265,10 @@ def _parquet(stream: IO[bytes], name: str, split: str | None, fields: Fields) ->
     _pyarrow()
     import pyarrow.parquet
 
-    data = _random_access(stream)
+    data = random_access(stream)
     # Buffering ahead would hold every row group.
     table = pyarrow.parquet.ParquetFile(data, pre_buffer=False)
     yield from _batches(table.iter_batches(batch_size=1024), name, fields)
-
-
-def _random_access(stream: IO[bytes]) -> IO[bytes]:
-    """Give a stream that can go back; a compressed one is held in memory."""
-    plain = isinstance(getattr(stream, "raw", None), _Counted)
-    return stream if plain else io.BytesIO(stream.read())
 
 
 def _batches(batches: Iterator[Any], name: str, fields: Fields) -> Iterator[Item]:

@@ -54,14 +54,41 @@ def open_dataset(spec: str, split: str | None, fields: Fields) -> Corpus:
         reason = " ".join(str(problem).split())[:240]
         raise InputError(f"The data set {name} cannot be opened: {reason}") from None
 
+    local = Path(name).exists()
+    called = Path(name).name if local else ":".join(("hf", name, config, part)).rstrip(":")
+
     def start(corpus: Corpus) -> Iterator[Item]:
-        rows = (row(fields, values, Path(name).name, n) for n, values in enumerate(data, 1))
+        rows = _rows(data, fields, Path(name).name)
         if split == "wikitext":
             yield from _articles(rows)
         else:
             yield from rows
 
-    return Corpus(Path(name).name, start, "Hugging Face data set", split=part or None)
+    how = "wikitext" if split == "wikitext" else part or None
+    return Corpus(called, start, "Hugging Face data set", split=how)
+
+
+def _rows(data: Any, fields: Fields, name: str) -> Iterator[Item]:
+    """Give the rows; what goes wrong on the way is no skipped row, since the text is there.
+
+    Raises:
+        InputError: when the data set breaks off.
+    """
+    number = 0
+    waiting = iter(data)
+    while True:
+        try:
+            values = next(waiting)
+        except StopIteration:
+            return
+        except Exception as problem:  # of the network and of every file format
+            reason = " ".join(str(problem).split())[:240]
+            raise InputError(
+                f"The data set {name} broke off behind row {number}: {reason}. Give the same "
+                "command again."
+            ) from None
+        number += 1
+        yield row(fields, values, name, number)
 
 
 @contextmanager

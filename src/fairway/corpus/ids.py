@@ -13,6 +13,7 @@ from fairway.errors import InputError
 
 CHUNK = 1 << 20
 """Bytes of a stream of ids that are read at a time."""
+LARGEST = (1 << 31) - 1
 
 
 def row(
@@ -28,13 +29,15 @@ def row(
         source: for the reason, if it cannot be scored.
         line: likewise.
     """
-    if (
-        not isinstance(value, list | np.ndarray)
-        or not len(value)
-        or not all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in value)
+    if not isinstance(value, list | np.ndarray) or not all(
+        isinstance(one, int | np.integer) and not isinstance(one, bool) for one in value
     ):
         return SkippedRow(source, line, "the ids are no list of whole numbers")
-    if size is not None and (not isinstance(size, int) or size < 0):
+    if not len(value):
+        return SkippedRow(source, line, "the list of ids is empty")
+    if min(value) < 0 or max(value) > LARGEST:
+        return SkippedRow(source, line, "an id is negative or too large")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
         return SkippedRow(source, line, "the count of bytes is no whole number")
     return Document(
         name, "", metadata=metadata, ids=np.asarray(value, dtype=np.int64), byte_count=size
@@ -46,6 +49,7 @@ def npy(stream: IO[bytes], name: str, split_at: int | None) -> Iterator[Item]:
 
     Raises:
         InputError: when it holds anything but whole numbers in one or two dimensions.
+        ValueError: when it is no NumPy file.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -54,15 +58,19 @@ def npy(stream: IO[bytes], name: str, split_at: int | None) -> Iterator[Item]:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = read(stream)
-    except (ValueError, KeyError) as problem:
-        raise InputError(f"{name} is no NumPy file: {problem}.") from None
-    if dtype.kind not in "iu" or len(shape) not in (1, 2) or fortran:
+    except KeyError:
+        raise ValueError("it is of an unknown version of NumPy's format") from None
+    if dtype.kind not in "iu" or len(shape) not in (1, 2):
         raise InputError(
             f"{name} holds {dtype} in {len(shape)} dimensions; token ids are whole numbers in one "
             "dimension, or in rows."
         )
+    if fortran:
+        raise InputError(
+            f"{name} holds its columns one after another; save numpy.ascontiguousarray of it."
+        )
     if len(shape) == 1:
-        yield from flat(stream, name, dtype.str, split_at)
+        yield from flat(stream, name, dtype.str, split_at, shape[0])
         return
     width = shape[1] * dtype.itemsize
     for number in range(1, shape[0] + 1):
@@ -70,10 +78,15 @@ def npy(stream: IO[bytes], name: str, split_at: int | None) -> Iterator[Item]:
         if len(data) < width:
             yield SkippedRow(name, number, "the file ends within this row")
             return
+        if not width:
+            yield SkippedRow(name, number, "the list of ids is empty")
+            continue
         yield Document(f"{name}:{number}", "", ids=np.frombuffer(data, dtype).astype(np.int64))
 
 
-def flat(stream: IO[bytes], name: str, kind: str, split_at: int | None) -> Iterator[Item]:
+def flat(
+    stream: IO[bytes], name: str, kind: str, split_at: int | None, count: int | None = None
+) -> Iterator[Item]:
     """Read ids one after another: one document, or one up to each id that ends a document.
 
     Args:
@@ -81,11 +94,14 @@ def flat(stream: IO[bytes], name: str, kind: str, split_at: int | None) -> Itera
         name: of the source.
         kind: NumPy's name of their type, such as ``<u2``.
         split_at: the id that ends a document, itself in none; None = all is one.
+        count: ids that there must be; None = all up to the end.
     """
     dtype = np.dtype(kind)
     held: list[NDArray[np.int64]] = []
     number = 0
-    while data := _exactly(stream, CHUNK):
+    left = CHUNK if count is None else count * dtype.itemsize
+    while data := _exactly(stream, min(CHUNK, left)):
+        left -= 0 if count is None else len(data)
         if len(data) % dtype.itemsize:
             yield SkippedRow(name, number + 1, f"the file does not end with a whole {dtype}")
             data = data[: len(data) - len(data) % dtype.itemsize]
@@ -104,6 +120,9 @@ def flat(stream: IO[bytes], name: str, kind: str, split_at: int | None) -> Itera
     whole = np.concatenate(held) if held else np.zeros(0, np.int64)
     if len(whole):
         yield Document(name if split_at is None else f"{name}:{number + 1}", "", ids=whole)
+    if count is not None and left:
+        missing = -(-left // dtype.itemsize)
+        yield SkippedRow(name, number + 1, f"the file lacks {missing} of its {count} ids")
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:

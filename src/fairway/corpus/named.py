@@ -52,6 +52,10 @@ NAMED: dict[str, Named] = {
         "hf:vblagoje/cc_news:plain_text:train", "the publishers'; Common Crawl terms of use", None,
         "text", "CC-News: English news articles of 2017 to 2019",
     ),
+    "c4-news": Named(
+        "hf:allenai/c4:realnewslike:validation", "ODC-By 1.0", None, "text",
+        "C4 from news sites, validation: cleaned English pages",
+    ),
     "eurlex": Named(
         "hf:coastalcph/lex_glue:eurlex:test", "CC BY 4.0", None, "text",
         "EUR-LEX, test: laws of the European Union in English",

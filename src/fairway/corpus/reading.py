@@ -70,6 +70,9 @@ def read(
         raise InputError(f"--normalise {normalise!r} is not one of none, {', '.join(NORMALISERS)}.")
     if split is not None and split not in SPLITS:
         raise InputError(f"--split {split!r} is not one of {', '.join(SPLITS)}.")
+    for option, number in (("--limit", limit), ("--sample", sample)):
+        if number is not None and number < 0:
+            raise InputError(f"{option} {number} is negative; give a count of documents.")
     fields = Fields(
         text_field, id_field, context_field, messages_field if chat else None,
         ids_field, bytes_field, split_at,
@@ -140,10 +143,13 @@ def _named(source: str, split: str | None, fields: Fields) -> Corpus:
         )
     paths, name = _files(source)
     size = sum(path.stat().st_size for path in paths)
+    # Two folders may hold files of the same name.
+    common = os.path.commonpath([path.parent for path in paths])
 
     def start(corpus: Corpus) -> Iterator[Item]:
         for path in paths:
-            yield from formats.read_file(corpus, path, format_, split, fields)
+            called = path.relative_to(common).as_posix()
+            yield from formats.read_file(corpus, path, called, format_, split, fields)
 
     return Corpus(name, start, split=split, size=size)
 
@@ -153,9 +159,13 @@ def _files(source: str) -> tuple[list[Path], str]:
     if path.is_file():
         return [path], path.name
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        found = sorted(
+            p
+            for p in path.rglob("*")
+            if p.is_file() and not any(part[0] == "." for part in p.relative_to(path).parts)
+        )
         if not found:
-            raise InputError(f"The folder {source} holds no files.")
+            raise InputError(f"The folder {source} holds no files, hidden ones aside.")
         return found, path.resolve().name
     matches = sorted(Path(p) for p in glob.glob(source, recursive=True) if os.path.isfile(p))
     if matches:
@@ -174,7 +184,7 @@ def _sample(name: str, fields: Fields) -> Corpus:
 
     def start(corpus: Corpus) -> Iterator[Item]:
         for path in paths:
-            yield from formats.read_file(corpus, path, "jsonl", None, fields)
+            yield from formats.read_file(corpus, path, path.name, "jsonl", None, fields)
 
     size = sum(path.stat().st_size for path in paths)
     return Corpus(f"sample:{name}", start, "shipped sample", size=size)
@@ -206,17 +216,18 @@ def _grouped(corpus: Corpus, field: str) -> Corpus:
                     missing += 1
                     held = ", ".join(item.metadata) or "none"
                     if missing == UNGROUPED:
-                        raise InputError(_no_group(now.name, field, held))
+                        first = f"The first {UNGROUPED} documents of {now.name}"
+                        raise InputError(_no_group(first, field, held))
             yield item
         if missing > 0:
-            raise InputError(_no_group(now.name, field, held))
+            raise InputError(_no_group(f"The documents of {now.name}", field, held))
 
     corpus.open = start
     return corpus
 
 
-def _no_group(name: str, field: str, held: str) -> str:
-    return f"{name} has no field {field!r} to group by; its other fields are: {held}."
+def _no_group(which: str, field: str, held: str) -> str:
+    return f"{which} have no field {field!r} to group by; their other fields are: {held}."
 
 
 def _part(corpus: Corpus, limit: int | None, sample: int | None, seed: int) -> Corpus:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
+import os
 import shutil
 import urllib.error
 import urllib.request
@@ -25,10 +28,11 @@ def fetch(url: str) -> Path:
     name = PurePosixPath(parts.path).name
     if parts.scheme not in ("http", "https") or not name:
         raise InputError(f"{url} is no address of a file; give http://… or https://….")
-    path = store.folder() / "corpora" / (parts.hostname or "host") / name
+    # One host has many files of the same name.
+    path = store.folder() / "corpora" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if path.is_file():
         return path
-    part = path.with_name(f"{name}.part")
+    part = path.with_name(f"{name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, part.open("wb") as out:
@@ -39,6 +43,8 @@ def fetch(url: str) -> Path:
         part.replace(path)
     except urllib.error.URLError as problem:
         raise InputError(f"{url} cannot be fetched: {problem.reason}.") from None
-    except OSError as problem:
-        raise InputError(f"{url} cannot be kept in {path.parent}: {problem}.") from None
+    except (OSError, http.client.HTTPException) as problem:
+        raise InputError(f"{url} cannot be fetched into {path.parent}: {problem}.") from None
+    finally:
+        part.unlink(missing_ok=True)
     return path

@@ -132,8 +132,9 @@ def encode_document(tokenizer: Any, document: Document, parse_special: bool) -> 
     if document.ids is not None and not document.text:
         ids = np.asarray(document.ids, dtype=np.int64)
         if len(ids) and (ids.min() < 0 or ids.max() >= len(tokenizer)):
+            wrong = int(ids.min() if ids.min() < 0 else ids.max())
             raise InputError(
-                f"{document.id} holds token id {int(ids.max())}, and the tokenizer has "
+                f"{document.id} holds token id {wrong}, and the tokenizer has "
                 f"{len(tokenizer)} tokens; the data was made with another tokenizer."
             )
         return Encoded(ids, np.zeros((len(ids), 2), dtype=np.int64), False)

@@ -135,7 +135,10 @@ class TransformersScorer:
             for d in documents
         ]
         special = self.parse_special or self.roles is not None
-        encoded = [encoding.encode_document(self.loaded.tokenizer, d, special) for d in prepared]
+        encoded = [
+            self._without_prefix(d, encoding.encode_document(self.loaded.tokenizer, d, special))
+            for d in prepared
+        ]
         rows: list[Row] = []
         logprobs: list[Any] = []
         extras: list[dict[str, Any]] = []
@@ -163,6 +166,13 @@ class TransformersScorer:
             yield self._finish(
                 document, item, leads[index], logprobs[index], extras[index], "window" in want
             )
+
+    def _without_prefix(self, document: Document, item: encoding.Encoded) -> encoding.Encoded:
+        """Take away a prefix that a document's ids bring along: it stands in front anyway."""
+        front = self.plan.leading or self.plan.prefix
+        if document.ids is None or not front or tuple(item.ids[: len(front)].tolist()) != front:
+            return item
+        return replace(item, ids=item.ids[len(front) :], offsets=item.offsets[len(front) :])
 
     def _leading(self, item: encoding.Encoded) -> tuple[int, ...]:
         """The ids before a text's own; lm-eval lets no BOS be added to a text that begins so."""
