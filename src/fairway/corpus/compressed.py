@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import sys
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,6 +16,10 @@ COMPRESSED = {".gz", ".bz2", ".zst"}
 CHUNK = 1 << 16
 FED = 1 << 12
 """Compressed bytes given to zstandard at a time: what comes out of them is held at once."""
+WINDOW = 1 << 31
+"""Bytes that a frame of zstandard may look back on, as ``zstd --long=31`` makes it."""
+
+_begun: list[IO[bytes]] = []
 
 
 class Counted(io.RawIOBase):
@@ -24,24 +29,26 @@ class Counted(io.RawIOBase):
         self.stream = path.open("rb")
         self.corpus = corpus
         self.base = corpus.position
+        self.place = 0
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return True
+        return self.stream.seekable()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self.stream.seek(offset, whence)
+        self.place = self.stream.seek(offset, whence)
+        return self.place
 
     def tell(self) -> int:
-        return self.stream.tell()
+        return self.place
 
     def readinto(self, buffer: Any) -> int:
         data = self.stream.read(len(buffer))
         buffer[: len(data)] = data
-        reached = self.base + self.stream.tell()
-        self.corpus.position = max(self.corpus.position, reached)
+        self.place += len(data)
+        self.corpus.position = max(self.corpus.position, self.base + self.place)
         return len(data)
 
     def close(self) -> None:
@@ -76,7 +83,7 @@ class _Zstandard(io.RawIOBase):
                     raise EOFError("Compressed file ended before the end of its last frame")
                 return 0
             if self.frame is None:
-                self.frame = self.library.ZstdDecompressor().decompressobj()
+                self.frame = self.library.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
             try:
                 self.ready = memoryview(self.frame.decompress(data))
             except self.library.ZstdError as problem:
@@ -113,7 +120,24 @@ def opened(path: Path, corpus: Corpus) -> IO[bytes]:
     return raw
 
 
+def standard_input() -> IO[bytes]:
+    """Give standard input.
+
+    Raises:
+        InputError: the second time, when nothing would be left in it.
+    """
+    stream = sys.stdin.buffer
+    if stream in _begun:
+        raise InputError(
+            "Standard input can be read only once; save it as a file, and name that file to "
+            "evaluate it more than once."
+        )
+    _begun[:] = [stream]
+    return stream
+
+
 def random_access(stream: IO[bytes]) -> IO[bytes]:
-    """Give a stream that can go back; a compressed one is held in memory."""
-    plain = isinstance(getattr(stream, "raw", None), Counted)
+    """Give a stream that can go back; a compressed one or a pipe is held in memory."""
+    raw = getattr(stream, "raw", None)
+    plain = isinstance(raw, Counted) and raw.seekable()
     return stream if plain else io.BytesIO(stream.read())

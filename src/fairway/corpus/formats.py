@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fairway.corpus import ids, warc
-from fairway.corpus.compressed import COMPRESSED, opened, random_access
+from fairway.corpus.compressed import COMPRESSED, opened, random_access, standard_input
 from fairway.corpus.document import LACKS, Corpus, Document, Item, SkippedRow
 from fairway.errors import MissingExtra
 
@@ -86,6 +86,8 @@ def row(fields: Fields, values: Mapping[str, Any], source: str, line: int) -> It
         return _lacking(column, values, source, line)
     value = values[column]
     if fields.ids is not None or isinstance(value, list):
+        if fields.context is not None and values[fields.context]:
+            return SkippedRow(source, line, "token ids take no context; put it into the ids")
         return ids.row(name, value, _bytes(fields, values), metadata, source, line)
     problem = unusable(value)
     if problem:
@@ -129,12 +131,14 @@ def read_file(
         yield from _guarded(reader(stream, name, split, fields), name)
 
 
-def standard_input(
-    corpus: Corpus, format_: str, split: str | None, fields: Fields
-) -> Iterator[Item]:
-    """Read standard input."""
+def read_stdin(format_: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    """Read standard input.
+
+    Raises:
+        InputError: when it was read before.
+    """
     reader = READERS.get(format_, text)
-    yield from _guarded(reader(sys.stdin.buffer, "stdin", split, fields), "stdin")
+    yield from _guarded(reader(standard_input(), "stdin", split, fields), "stdin")
 
 
 def _guarded(items: Iterator[Item], name: str) -> Iterator[Item]:
@@ -145,8 +149,10 @@ def _guarded(items: Iterator[Item], name: str) -> Iterator[Item]:
             yield item
             given += 1
     except (OSError, EOFError, zlib.error) as problem:
-        yield SkippedRow(name, given + 1, f"the file is damaged from here on: {problem}")
-    except ValueError as problem:
+        # A checksum stands behind what it is of, so rows that were given may be damaged, too.
+        reason = f"the file is damaged here or before, and not read further: {problem}"
+        yield SkippedRow(name, given + 1, reason)
+    except (ValueError, OverflowError) as problem:
         reason = f"the file cannot be read: {problem}"
         if isinstance(problem, UnicodeError):
             reason = "not UTF-8 text"
@@ -227,17 +233,26 @@ def _csv(delimiter: str) -> Callable[..., Iterator[Item]]:
     def table(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
         csv.field_size_limit(min(sys.maxsize, 1 << 31 - 1))
         lines = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
-        reader = csv.DictReader(lines, delimiter=delimiter)
+        # Unless strict, an open quotation mark makes one text of the rest of the file.
+        reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+        try:
+            reader.fieldnames  # noqa: B018 - this reads the first line
+        except csv.Error as problem:
+            yield SkippedRow(name, 1, f"broken header: {problem}")
+            return
         while True:
+            first = reader.reader.line_num + 1
             try:
                 values = next(reader)
             except StopIteration:
                 return
             except csv.Error as problem:
-                yield SkippedRow(name, reader.line_num, f"broken row: {problem}")
+                yield SkippedRow(name, first, f"broken row: {problem}")
                 continue
             named = {str(k): v for k, v in values.items() if k is not None}
-            if any(
+            if len(named) < len(values):
+                yield SkippedRow(name, reader.line_num, "the row has more fields than the header")
+            elif any(
                 isinstance(v, str) and any("\udc80" <= c <= "\udcff" for c in v)
                 for v in named.values()
             ):
@@ -272,9 +287,19 @@ def _parquet(stream: IO[bytes], name: str, split: str | None, fields: Fields) ->
 
 
 def _batches(batches: Iterator[Any], name: str, fields: Fields) -> Iterator[Item]:
+    types = _pyarrow().types
+    simple = (
+        types.is_string, types.is_large_string, types.is_integer, types.is_floating,
+        types.is_boolean, types.is_null, types.is_dictionary,
+    )  # fmt: skip
+    asked = {
+        fields.text, fields.id, fields.context, fields.messages, fields.ids, fields.bytes
+    }  # fmt: skip
     number = 0
     for batch in batches:
-        for values in batch.to_pylist():
+        # Images, dates and the like are no metadata, and some have no value in Python.
+        kept = [f.name for f in batch.schema if f.name in asked or any(i(f.type) for i in simple)]
+        for values in batch.select(kept).to_pylist():
             number += 1
             yield row(fields, values, name, number)
 
@@ -292,16 +317,17 @@ def _npy(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Ite
     return ids.npy(stream, name, fields.split_at)
 
 
-def _flat(kind: str) -> Callable[..., Iterator[Item]]:
-    def flat(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
-        return ids.flat(stream, name, kind, fields.split_at)
+def _bin(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    return ids.shard(stream, name, fields.split_at)
 
-    return flat
+
+def _bin32(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    return ids.flat(stream, name, "<u4", fields.split_at)
 
 
 READERS: dict[str, Callable[..., Iterator[Item]]] = {
     "txt": text, "jsonl": jsonl, "ndjson": jsonl, "csv": _csv(","), "tsv": _csv("\t"),
     "parquet": _parquet, "arrow": _arrow, "warc": warc.records, "wet": warc.records,
-    "npy": _npy, "bin": _flat("<u2"), "bin32": _flat("<u4"),
+    "npy": _npy, "bin": _bin, "bin32": _bin32,
 }  # fmt: skip
 """Readers by ending; any other ending is UTF-8 text."""

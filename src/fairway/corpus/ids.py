@@ -14,6 +14,10 @@ from fairway.errors import InputError
 CHUNK = 1 << 20
 """Bytes of a stream of ids that are read at a time."""
 LARGEST = (1 << 31) - 1
+HEADER = 1024
+"""Bytes of the header that llm.c writes before its ids: 256 int32."""
+MAGIC = {20240520: "<u2", 20240801: "<u4"}
+"""The header's first number, and the type of the ids behind it (llm.c, ``data_common.py``)."""
 
 
 def row(
@@ -84,8 +88,34 @@ def npy(stream: IO[bytes], name: str, split_at: int | None) -> Iterator[Item]:
         yield Document(f"{name}:{number}", "", ids=np.frombuffer(data, dtype).astype(np.int64))
 
 
+def shard(stream: IO[bytes], name: str, split_at: int | None) -> Iterator[Item]:
+    """Read a ``.bin`` file of training code: uint16 throughout, or as llm.c's header says.
+
+    Raises:
+        InputError: when the ids are plainly wider than uint16.
+    """
+    head = _exactly(stream, HEADER)
+    if len(head) == HEADER:
+        magic, _, count = np.frombuffer(head[:12], "<i4").tolist()
+        if magic in MAGIC and count >= 0:
+            yield from flat(stream, name, MAGIC[magic], split_at, count)
+            return
+    halves = np.frombuffer(head[: len(head) // 4 * 4], "<u2").reshape(-1, 2)
+    # The upper halves of uint32 ids are 0 to 3; no text has such ids in every other place.
+    if len(halves) > 8 and halves[:, 1].max() < 4 <= halves[:, 0].max():
+        raise InputError(
+            f"{name} seems to hold uint32 ids, and .bin is read as uint16; name it bin32:PATH."
+        )
+    yield from flat(stream, name, "<u2", split_at, head=head)
+
+
 def flat(
-    stream: IO[bytes], name: str, kind: str, split_at: int | None, count: int | None = None
+    stream: IO[bytes],
+    name: str,
+    kind: str,
+    split_at: int | None,
+    count: int | None = None,
+    head: bytes = b"",
 ) -> Iterator[Item]:
     """Read ids one after another: one document, or one up to each id that ends a document.
 
@@ -95,12 +125,14 @@ def flat(
         kind: NumPy's name of their type, such as ``<u2``.
         split_at: the id that ends a document, itself in none; None = all is one.
         count: ids that there must be; None = all up to the end.
+        head: bytes that were read before, where there is no count.
     """
     dtype = np.dtype(kind)
     held: list[NDArray[np.int64]] = []
     number = 0
     left = CHUNK if count is None else count * dtype.itemsize
-    while data := _exactly(stream, min(CHUNK, left)):
+    while data := head + _exactly(stream, min(CHUNK, left) - len(head)):
+        head = b""
         left -= 0 if count is None else len(data)
         if len(data) % dtype.itemsize:
             yield SkippedRow(name, number + 1, f"the file does not end with a whole {dtype}")

@@ -138,7 +138,7 @@ def _named(source: str, split: str | None, fields: Fields) -> Corpus:
     if source == "-":
         return Corpus(
             "stdin",
-            lambda corpus: formats.standard_input(corpus, format_ or "txt", split, fields),
+            lambda corpus: formats.read_stdin(format_, split, fields),
             split=split,
         )
     paths, name = _files(source)
@@ -151,12 +151,12 @@ def _named(source: str, split: str | None, fields: Fields) -> Corpus:
             called = path.relative_to(common).as_posix()
             yield from formats.read_file(corpus, path, called, format_, split, fields)
 
-    return Corpus(name, start, split=split, size=size)
+    return Corpus(name, start, split=split, size=size or None)
 
 
 def _files(source: str) -> tuple[list[Path], str]:
     path = Path(source)
-    if path.is_file():
+    if path.is_file() or path.is_fifo():
         return [path], path.name
     if path.is_dir():
         found = sorted(
@@ -195,8 +195,15 @@ def _normalised(corpus: Corpus, name: str) -> Corpus:
     corpus.normalisation = name
 
     def start(now: Corpus) -> Iterator[Item]:
-        for item in whole(now):
-            yield replace(item, text=change(item.text)) if isinstance(item, Document) else item
+        for number, item in enumerate(whole(now), 1):
+            if not isinstance(item, Document) or not item.text:
+                yield item
+                continue
+            text = change(item.text)
+            if text:
+                yield replace(item, text=text)
+            else:
+                yield SkippedRow(item.id, number, f"the text is empty after {name}")
 
     corpus.open = start
     return corpus
