@@ -215,6 +215,20 @@ class Score:
         """Every ratio of this text's sums; see `ratios`."""
         return ratios(self.totals)
 
+    def to_frame(self) -> Any:
+        """Give a row for each token, extra columns included, as a pandas DataFrame.
+
+        Raises:
+            MissingExtra: when pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            from fairway.errors import MissingExtra
+
+            raise MissingExtra("A DataFrame", "data") from None
+        return pandas.DataFrame(self.tokens).assign(**dict(self.extras))
+
     def _repr_html_(self) -> str | None:
         return _pictures["html"](self) if "html" in _pictures else None
 
