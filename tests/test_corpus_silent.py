@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from fairway.corpus import read
+from fairway.corpus import Document, read
 from fairway.errors import InputError
 
 
@@ -110,6 +110,17 @@ def test_a_context_before_token_ids_is_refused(tmp_path: Path) -> None:
     assert "token ids take no context" in corpus.skipped[0].reason
     path.write_text('{"text": [3], "q": "who?"}\n')
     assert both(path, context_field="q")[1][0][0] == 1
+
+
+def test_a_context_is_no_document_of_its_own_in_the_digest() -> None:
+    def digest(*documents: Document) -> str:
+        corpus = read(documents)
+        list(corpus)
+        return corpus.digest
+
+    first = digest(Document("1", "a", context="b"), Document("2", "c"))
+    assert first != digest(Document("1", "a"), Document("2", "b", context="c"))
+    assert digest(Document("1", "a")) == digest(Document("2", "a"))
 
 
 def test_a_pipe_is_a_file(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Document:
     """One text to score.
 
     Attributes:
-        id: unique in its corpus.
+        id: names it in reports; need not be unique.
         text: what is scored.
         context: what stands before it and is only read.
         scored: character spans of the text that are scored; None = all of it.
@@ -149,6 +149,9 @@ class Corpus:
             parts.append(f"scored {document.scored}".encode())
         if "messages" in document.metadata:
             parts.append(repr(document.metadata["messages"]).encode("utf-8", "surrogatepass"))
+        if len(parts) > 1:
+            # Else a context could pass for the next document; no length is as large as this.
+            self._hash.update(b"\xff" * 8 + len(parts).to_bytes(8, "little"))
         for part in parts:
             self._hash.update(len(part).to_bytes(8, "little"))
             self._hash.update(part)
