@@ -113,7 +113,7 @@ def test_interrupted_by_ctrl_c(small: str, corpus: Path, tmp_path: Path) -> None
     folder = tmp_path / "run"
     # So much text that the signal comes before the end.
     long = tmp_path / "long.jsonl"
-    long.write_bytes(corpus.read_bytes() * 8)
+    long.write_bytes(corpus.read_bytes() * 3)
     corpus = long
     words = ("eval", "--model", small, "--data", str(corpus), "--no-cache", "--out", str(folder))
     process = subprocess.Popen(
@@ -121,6 +121,8 @@ def test_interrupted_by_ctrl_c(small: str, corpus: Path, tmp_path: Path) -> None
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
