@@ -124,8 +124,10 @@ def test_ids_that_begin_with_the_prefix_get_no_second_one(small: str) -> None:
             Document("with BOS", "", ids=begun, byte_count=len(text)),
         ]
     )
-    np.testing.assert_array_equal(bare.logprobs, plain.logprobs)
-    np.testing.assert_array_equal(own.logprobs, plain.logprobs)
+    # Rows of one batch round differently where several threads share the work: 2e-5 is the bound
+    # for every batch, and a doubled BOS moves these by nats.
+    for other in (bare, own):
+        np.testing.assert_allclose(other.logprobs, plain.logprobs, rtol=0, atol=2e-5)
     assert own.totals.tokens_skipped == 0
     assert own.totals.bytes == plain.totals.bytes == len(text)
 
