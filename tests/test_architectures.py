@@ -16,6 +16,8 @@ TEXTS = [
     "émigré 🐕 ไทย",
     "  and\n\nthe end ",
 ]
+UNPACKED = {"bloom", "falcon", "mamba", "rwkv"}
+"""Recurrent models, and those whose attention transformers does not let be replaced."""
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
@@ -32,6 +34,7 @@ def test_equals_the_plain_loop(name: str) -> None:
         assert np.abs(alone.logprobs - score.logprobs).max() < 2e-5
         assert score.totals.bytes == len(document.text.encode())
         assert score.lossy is False
+    assert scorer.packed is (name not in UNPACKED)
     shuffled = list(scorer.score(documents[::-1]))[::-1]
     for a, b in zip(together, shuffled, strict=True):
         assert a.id == b.id and np.abs(a.logprobs - b.logprobs).max() < 2e-5
@@ -133,10 +136,12 @@ def test_out_of_memory_batches_are_halved(monkeypatch: pytest.MonkeyPatch) -> No
     whole = [s.totals.nll for s in scorer.score(documents)]
     run = forward.run
 
-    def short(model: object, head: object, rows: list[object], want: object) -> object:
+    def short(
+        model: object, head: object, rows: list[object], want: object, packed: bool
+    ) -> object:
         if len(rows) > 2:
             raise MemoryError
-        return run(model, head, rows, want)
+        return run(model, head, rows, want, packed)
 
     monkeypatch.setattr(forward, "run", short)
     assert [s.totals.nll for s in scorer.score(documents)] == pytest.approx(whole, abs=1e-4)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from fairway.backends.transformers import head as heads
-from fairway.backends.transformers.batches import Row
+from fairway.backends.transformers.attention import Layout, lay_out, packed_attention
+from fairway.backends.transformers.tree import SHARED, Row, pack
 from fairway.errors import ModelError
 
 PROBE_TOKENS = 24
@@ -33,7 +35,11 @@ def pad(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.
 
 
 def run(
-    model: Any, head: heads.Head | None, rows: Sequence[Row], want: Collection[str]
+    model: Any,
+    head: heads.Head | None,
+    rows: Sequence[Row],
+    want: Collection[str],
+    packed: bool = False,
 ) -> list[dict[str, torch.Tensor]]:
     """Score the targets of some windows.
 
@@ -42,6 +48,8 @@ def run(
         head: its head, for the fast path; None = the model's own logits, a window at a time.
         rows: the windows.
         want: names of extra columns.
+        packed: lay the windows into one row without padding; what they begin with alike is read
+            once.
 
     Returns:
         For each window its columns (``logprob`` in nats, float64), on the CPU.
@@ -50,15 +58,11 @@ def run(
     with torch.inference_mode():
         if head is None:
             return [_own(model, row, device, want) for row in rows]
-        ids, mask = pad(rows, device)
-        options = {"attention_mask": mask} if mask is not None else {}
-        hidden = model.base_model(ids, use_cache=False, **options).last_hidden_state
-        taken = torch.cat(
-            [
-                hidden[index, row.first : row.first + len(row.targets)]
-                for index, row in enumerate(rows)
-            ]
-        ).to(head.module.weight.device)
+        if packed:
+            hidden = _packed(model, rows, device)[0]
+        else:
+            hidden = _padded(model, rows, device)
+        taken = hidden.to(head.module.weight.device)
         targets = torch.tensor(
             [target for row in rows for target in row.targets], device=taken.device
         )
@@ -70,6 +74,33 @@ def run(
         out.append({key: value[at : at + len(row.targets)] for key, value in scored.items()})
         at += len(row.targets)
     return out
+
+
+def _packed(model: Any, rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, Layout]:
+    """Read windows in one row; give the hidden states that predict their targets."""
+    row = pack([one.inputs for one in rows])
+    layout = lay_out(row, device)
+    with packed_attention(model, layout):
+        hidden = model.base_model(
+            torch.from_numpy(row.ids)[None].to(device),
+            position_ids=torch.from_numpy(row.positions)[None].to(device),
+            use_cache=False,
+        ).last_hidden_state[0]
+    places = [
+        place[one.first : one.first + len(one.targets)]
+        for one, place in zip(rows, row.places, strict=True)
+    ]
+    return hidden[torch.from_numpy(np.concatenate(places)).to(device)], layout
+
+
+def _padded(model: Any, rows: Sequence[Row], device: torch.device) -> torch.Tensor:
+    """Read windows as rows of one batch; give the hidden states that predict their targets."""
+    ids, mask = pad(rows, device)
+    options = {"attention_mask": mask} if mask is not None else {}
+    hidden = model.base_model(ids, use_cache=False, **options).last_hidden_state
+    return torch.cat(
+        [hidden[index, row.first : row.first + len(row.targets)] for index, row in enumerate(rows)]
+    )
 
 
 def _own(
@@ -91,21 +122,32 @@ def _own(
     return whole
 
 
-def probe(model: Any, head: heads.Head) -> float:
-    """Compare the fast path with the model's own logits, on rows of two lengths.
+def probe(model: Any, head: heads.Head, packed: bool = False) -> float:
+    """Compare the fast path with the model's own logits, on rows of several lengths.
+
+    Two of the rows begin alike, so that packed ones share it.
 
     Returns:
         The largest difference of a log-probability, nats; infinity where the fast path fails.
     """
     size = min(head.vocabulary, model.get_input_embeddings().weight.shape[0])
     ids = [(7 + 37 * index * index) % size for index in range(PROBE_TOKENS)]
-    long = Row(0, 0, ids[:-1], ids[1:], 0, 0)
-    short = Row(1, 0, ids[:9], ids[1:10], 0, 0)
+    rows = [Row(0, 0, ids[:-1], ids[1:], 0, 0), Row(1, 0, ids[:9], ids[1:10], 0, 0)]
+    if packed:
+        trunk = (ids * 2)[: SHARED + 1]
+        for tail in (ids[3:8], ids[11:14]):
+            rows.append(Row(len(rows), 0, [*trunk, *tail[:-1]], tail, SHARED, 0))
     try:
-        fast = run(model, head, [long, short], ())
+        fast = run(model, head, rows, (), packed)
+        if packed:
+            # A sliding window that masks name and layers do not would not be heeded.
+            with torch.inference_mode():
+                layout = _packed(model, rows, model.get_input_embeddings().weight.device)[1]
+            if not layout.local <= layout.windows:
+                return float("inf")
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError, ModelError):
         return float("inf")
-    own = run(model, None, [long, short], ())
+    own = run(model, None, rows, ())
     gaps = [
         float((a["logprob"] - b["logprob"]).abs().max()) for a, b in zip(fast, own, strict=True)
     ]

@@ -12,11 +12,11 @@ import torch
 import transformers
 
 from fairway import __version__, store
-from fairway.backends.transformers import chat, forward, identity
+from fairway.backends.transformers import attention, chat, forward, identity
 from fairway.backends.transformers import encode as encoding
 from fairway.backends.transformers import head as heads
-from fairway.backends.transformers.batches import Row, plan
 from fairway.backends.transformers.loading import Loaded
+from fairway.backends.transformers.tree import Row, padded, plan
 from fairway.corpus import Document
 from fairway.errors import ModelError, ProtocolError
 from fairway.protocol import Plan
@@ -27,6 +27,8 @@ BUDGET = 4096
 """Tokens in a batch, padding counted, unless told otherwise."""
 GROUP = 64
 """Documents that are planned together."""
+BEYOND = 1e9
+"""Stands for a probe that failed, nats; infinity is no JSON."""
 EXTRAS = ("entropy", "rank", "top", "window")
 
 
@@ -41,6 +43,7 @@ class TransformersScorer:
         roles: chat roles whose words are scored.
         budget: tokens in a batch, padding counted.
         head: the fast path's head; None = the model's own logits are used.
+        packed: windows are laid into rows without padding, and share what they begin with alike.
         notes: what the run must say.
     """
 
@@ -50,6 +53,7 @@ class TransformersScorer:
     roles: tuple[str, ...] | None = None
     budget: int = BUDGET
     head: heads.Head | None = None
+    packed: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -83,13 +87,16 @@ class TransformersScorer:
         head = heads.find(model)
         key = self._probe_key()
         known = store.recall("probes", key) if key else None
-        if isinstance(known, list) and len(known) == 2:
-            gap, leak = known
+        if isinstance(known, list) and len(known) == 3:
+            gap, leak, packed_gap = known
         else:
             leak = forward.leak(model)
             gap = forward.probe(model, head) if head is not None else 0.0
+            packed_gap = BEYOND
+            if head is not None and attention.usable(model):
+                packed_gap = min(BEYOND, forward.probe(model, head, packed=True))
             if key and gap != float("inf"):
-                store.note("probes", key, [gap, leak])
+                store.note("probes", key, [gap, leak, packed_gap])
         quantised = self.loaded.quant is not None
         if leak > (forward.HALF_TOLERANCE if quantised else forward.tolerance(model.dtype)):
             raise ModelError(
@@ -100,6 +107,7 @@ class TransformersScorer:
             self.notes.append("the model has no head of the usual form: its own logits are used")
         elif gap <= forward.tolerance(model.dtype):
             self.head = head
+            self.packed = packed_gap <= forward.tolerance(model.dtype)
         else:
             self.notes.append(
                 f"the fast path differs from the model's own logits by {gap:.2g} nats: "
@@ -150,7 +158,11 @@ class TransformersScorer:
             extras.append({"window": np.full(len(ids), -1, dtype=np.int64)})
             touched = np.concatenate((np.ones(lead, bool), self._touched(document, item)))
             rows.extend(self._rows(index, ids, touched, document))
-        for batch in plan([len(row.inputs) for row in rows], self.budget):
+        if self.packed:
+            batches = plan([row.inputs for row in rows], self.budget)
+        else:
+            batches = padded([len(row.inputs) for row in rows], self.budget)
+        for batch in batches:
             chosen = [rows[index] for index in batch]
             for row, columns in zip(chosen, self._run(chosen, want), strict=True):
                 span = slice(row.at, row.at + len(row.targets))
@@ -233,7 +245,7 @@ class TransformersScorer:
     def _run(self, rows: Sequence[Row], want: Collection[str]) -> list[dict[str, torch.Tensor]]:
         """Run a batch; where memory does not suffice, run its halves."""
         try:
-            return forward.run(self.loaded.model, self.head, rows, want)
+            return forward.run(self.loaded.model, self.head, rows, want, self.packed)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
             if not _out_of_memory(problem):
                 raise

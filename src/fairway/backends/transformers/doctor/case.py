@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fairway.backends.transformers import encode, forward
 from fairway.backends.transformers import head as heads
-from fairway.backends.transformers.batches import Row
 from fairway.backends.transformers.loading import Loaded
+from fairway.backends.transformers.tree import Row
 from fairway.errors import ModelError
 
 CHARACTERS = 20_000
