@@ -34,7 +34,7 @@ def test_equals_the_plain_loop(name: str) -> None:
         assert np.abs(alone.logprobs - score.logprobs).max() < 2e-5
         assert score.totals.bytes == len(document.text.encode())
         assert score.lossy is False
-    assert scorer.packed is (name not in UNPACKED)
+    assert scorer.path.packed is (name not in UNPACKED)
     shuffled = list(scorer.score(documents[::-1]))[::-1]
     for a, b in zip(together, shuffled, strict=True):
         assert a.id == b.id and np.abs(a.logprobs - b.logprobs).max() < 2e-5
@@ -49,7 +49,7 @@ def test_the_heads_transformations_matter(name: str) -> None:
 
     model = build(name)
     found = head.find(model)
-    assert found is not None and forward.probe(model, found) < 1e-4
+    assert found is not None and forward.probe(model, forward.Path(found)) < 1e-4
     if name == "phi":
         model.lm_head.bias.data.zero_()
         bare = found
@@ -63,7 +63,7 @@ def test_the_heads_transformations_matter(name: str) -> None:
         assert np.abs(with_bias.logprobs - without.logprobs).max() > 0.1
     else:
         wrong = replace(found, scale=1.0, cap=0.0)
-        assert forward.probe(model, wrong) > 0.1
+        assert forward.probe(model, forward.Path(wrong)) > 0.1
 
 
 def test_a_model_that_the_fast_path_gets_wrong_uses_its_own_forward() -> None:
@@ -77,7 +77,7 @@ def test_a_model_that_the_fast_path_gets_wrong_uses_its_own_forward() -> None:
 
     model.forward = halved
     scorer = backend.load(model, tokenizer=tokenizer())
-    assert scorer.head is None and any("own forward" in note for note in scorer.notes)
+    assert scorer.path.head is None and any("own forward" in note for note in scorer.notes)
     score = next(iter(scorer.score([fairway.Document("x", "the cat in the hat")])))
     ids = [0, *score.ids.tolist()]
     import torch
@@ -132,16 +132,14 @@ def test_out_of_memory_batches_are_halved(monkeypatch: pytest.MonkeyPatch) -> No
     from fairway.backends.transformers import forward
 
     scorer = backend.load(build("llama"), tokenizer=tokenizer())
-    documents = [fairway.Document(str(i), "the cat " * 4) for i in range(5)]
+    documents = [fairway.Document(str(i), f"the cat {i}" * 4) for i in range(5)]
     whole = [s.totals.nll for s in scorer.score(documents)]
     run = forward.run
 
-    def short(
-        model: object, head: object, rows: list[object], want: object, packed: bool
-    ) -> object:
+    def short(model: object, path: object, rows: list[object], want: object) -> object:
         if len(rows) > 2:
             raise MemoryError
-        return run(model, head, rows, want, packed)
+        return run(model, path, rows, want)
 
     monkeypatch.setattr(forward, "run", short)
     assert [s.totals.nll for s in scorer.score(documents)] == pytest.approx(whole, abs=1e-4)

@@ -152,6 +152,10 @@ def perform(
         FairwayError: for anything wrong with the corpus, the settings or the folder.
     """
     run = Run(out, request.settings(scorer, corpus)) if out is not None else None
+    budget = (run.settings.get("engine") or {}).get("budget") if run is not None else None
+    if budget and hasattr(scorer, "budget"):
+        # Batches are planned as when the run began: a function of the corpus and this number.
+        scorer.budget = budget
     try:
         report = run_evaluation(
             scorer,

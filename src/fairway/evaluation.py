@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fairway import record, statistics
+from fairway.blocks import Begun, Work, begin_block, blocks, finish_block
 from fairway.cache import ScoreCache
-from fairway.errors import InputError, ProtocolError, RunError
+from fairway.errors import ProtocolError, RunError
 from fairway.protocol import Convention, normaliser, prepare
 from fairway.record import Record
 from fairway.report import Group, Report, absent
@@ -22,8 +24,6 @@ from fairway.statistics import Interval, MacroBootstrap, Moments, intervals
 if TYPE_CHECKING:
     from fairway.corpus import Corpus, Document
 
-BLOCK_BYTES = 64 << 10
-"""Source bytes after which a block is closed, scored and committed."""
 PILOT = 30
 """Documents before an estimate of precision is worth anything."""
 
@@ -89,21 +89,6 @@ class Sums:
             self.bootstrap.add(name, f"{document.id}\0{kept.key}", kept.totals)
 
 
-def blocks(documents: Iterable[Document], size: int = BLOCK_BYTES) -> Iterator[list[Document]]:
-    """Cut a corpus into blocks: a pure function of its documents and a number of bytes."""
-    block: list[Document] = []
-    held = 0
-    for document in documents:
-        block.append(document)
-        held += len(document.text.encode("utf-8", "surrogatepass"))
-        held += 0 if document.ids is None else 4 * len(document.ids)
-        if held >= size:
-            yield block
-            block, held = [], 0
-    if block:
-        yield block
-
-
 def is_wikitext(corpus: Corpus) -> bool:
     """Whether a corpus is WikiText in articles, as lm-eval's task of that name reads it."""
     return corpus.split == "wikitext" or corpus.name.startswith("wikitext-")
@@ -150,23 +135,26 @@ def evaluate(
         )
     started = time.monotonic()
     sums = Sums(group_by, seed, bootstrap=MacroBootstrap(seed))
-    known = run.records() if run is not None else iter(())
+    work = Work(scorer, like, texts, cache, overlapping, corpus, str(scorer.signature))
     entries = []
     fresh = 0
-    signature = str(scorer.signature)
-    for number, block in enumerate(blocks(prepare(like, corpus, is_wikitext(corpus)))):
-        if run is not None and number < run.committed:
-            records = next(known)
-            kept_documents = _match(block, records, run)
-        else:
-            kept_documents, records, done = _score_block(
-                scorer, block, like, signature, texts, cache, overlapping, corpus
-            )
+    # A run that may stop early must not have read further than it scored: the digest would tell.
+    ahead = getattr(scorer, "ahead", 0) if precision is None else 0
+    source = blocks(prepare(like, corpus, is_wikitext(corpus)))
+    for begun in _ahead(_begin(source, work, run), ahead):
+        records = begun.known
+        documents = begun.documents
+        if records is None:
+            documents, records, done = finish_block(work, begun)
             fresh += done
             if run is not None:
-                run.append(records)
-        for document, kept in zip(kept_documents, records, strict=True):
+                run.append(records, getattr(scorer, "engine", None))
+        else:
+            assert run is not None
+            documents = _match(documents, records, run)
+        for document, kept in zip(documents, records, strict=True):
             sums.add(document, kept)
+            work.remember(kept)
             if texts and kept.entry is not None:
                 entries.append(kept.entry)
         if progress is not None:
@@ -191,6 +179,36 @@ def evaluate(
     return replace(report, texts=tuple(entries))
 
 
+def _begin(source: Iterator[list[Document]], work: Work, run: Run | None) -> Iterator[Begun]:
+    """Take the committed blocks as they are, and begin the others."""
+    known = run.records() if run is not None else iter(())
+    committed = run.committed if run is not None else 0
+    for number, block in enumerate(source):
+        if number < committed:
+            yield Begun(block, known=next(known))
+        else:
+            yield begin_block(work, block)
+
+
+def _ahead(items: Iterator[Begun], count: int) -> Iterator[Begun]:
+    """Take some items in advance; where that fails, what was taken before still comes out."""
+    taken: deque[Begun] = deque()
+    problem: Exception | None = None
+    while problem is None:
+        try:
+            taken.append(next(items))
+        except StopIteration:
+            break
+        except Exception as caught:  # whatever a reader raises, once the blocks before are done
+            problem = caught
+            break
+        if len(taken) > count:
+            yield taken.popleft()
+    yield from taken
+    if problem is not None:
+        raise problem
+
+
 def _match(block: list[Document], records: list[Record], run: Run) -> list[Document]:
     """Pair a committed block with the corpus, rows that were skipped left out.
 
@@ -210,52 +228,6 @@ def _match(block: list[Document], records: list[Record], run: Run) -> list[Docum
                 "give --out another folder."
             )
     return matched
-
-
-def _score_block(
-    scorer: Scorer,
-    block: list[Document],
-    like: Convention,
-    signature: str,
-    texts: bool,
-    cache: ScoreCache | None,
-    overlapping: bool,
-    corpus: Corpus,
-) -> tuple[list[Document], list[Record], int]:
-    names = [ScoreCache.name(signature, record.key(d), texts) for d in block] if cache else []
-    found = {
-        index: replace(hit, id=block[index].id)
-        for index, name in enumerate(names)
-        if cache is not None and (hit := cache.get(name)) is not None
-    }
-    missing = [index for index in range(len(block)) if index not in found]
-    want = ("window",) if like.aggregate == "published" else ()
-    made: dict[int, Record] = {}
-    fresh = 0
-
-    def keep(index: int, documents: list[Document]) -> None:
-        nonlocal fresh
-        for offset, score in enumerate(scorer.score(documents, want)):
-            place = missing[index + offset]
-            made[place] = record.make(block[place], score, like, texts, overlapping)
-            fresh += made[place].totals.tokens
-
-    try:
-        keep(0, [block[index] for index in missing])
-    except InputError:
-        # One bad row must not lose the others: each is tried by itself.
-        made.clear()
-        fresh = 0
-        for index, place in enumerate(missing):
-            try:
-                keep(index, [block[place]])
-            except InputError as problem:
-                corpus.skip(block[place].id, str(problem))
-    if cache is not None:
-        cache.put((names[index], kept) for index, kept in made.items())
-    both = {**found, **made}
-    places = sorted(both)
-    return [block[place] for place in places], [both[place] for place in places], fresh
 
 
 def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Report:

@@ -87,7 +87,14 @@ def key(document: Document) -> str:
     return digest.hexdigest()[:32]
 
 
-def make(document: Document, score: Score, like: Convention, entry: bool, stride: bool) -> Record:
+def make(
+    document: Document,
+    score: Score,
+    like: Convention,
+    entry: bool,
+    stride: bool,
+    name: str | None = None,
+) -> Record:
     """Make a record of a score.
 
     Args:
@@ -96,13 +103,14 @@ def make(document: Document, score: Score, like: Convention, entry: bool, stride
         like: the convention, for its denominators and weights.
         entry: keep the tokens.
         stride: whether windows overlap, for the published weights.
+        name: its `key`, where that is known already.
     """
     published = None
     if like.aggregate == "published":
         published = _published(score, stride)
     return Record(
         document.id,
-        key(document),
+        name or key(document),
         totals(like, score),
         token_squares(score),
         published,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fairway.scorer import Scorer
     from fairway.signature import Signature
 
-IGNORED = ("ask",)
-"""Settings that may differ when a run goes on: the same model by another path, another device."""
+IGNORED = ("ask", "engine")
+"""Settings that may differ when a run goes on: the model's path, what sets the pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Request:
             "texts": self.texts,
             "precision": self.precision,
             "seed": self.seed,
+            "engine": getattr(scorer, "engine", None),
             "ask": {"model": self.model, "data": self.data, "load": _plain(self.load)},
         }
 

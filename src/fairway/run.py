@@ -54,7 +54,7 @@ class Run:
         if not path.exists():
             if any(self.folder.iterdir()):
                 raise RunError(f"{self.folder} holds other files; give --out a new folder.")
-            _write(path, json.dumps(self.settings, ensure_ascii=False, indent=2))
+            _write(path, self._text())
             return
         try:
             earlier = json.loads(path.read_text("utf-8"))
@@ -95,8 +95,13 @@ class Run:
         """Read the committed blocks back, in order."""
         return read_blocks(self.folder)
 
-    def append(self, records: list[Record]) -> None:
+    def append(self, records: list[Record], engine: Mapping[str, Any] | None = None) -> None:
         """Write a block and commit it.
+
+        Args:
+            records: of the block.
+            engine: what sets the scorer's pace now; noted where it changed, so that a resumed run
+                plans its batches alike.
 
         Raises:
             RunError: when the disk is full or fails; what was committed before is kept.
@@ -107,9 +112,15 @@ class Run:
             self.stream.write(("\n".join(lines) + "\n").encode("utf-8", "surrogatepass"))
             self.stream.flush()
             os.fsync(self.stream.fileno())
+            if engine is not None and engine != self.settings.get("engine"):
+                self.settings["engine"] = dict(engine)
+                _write(self.folder / SETTINGS, self._text())
         except OSError as problem:
             raise RunError(explain(self.folder, problem)) from None
         self.committed += 1
+
+    def _text(self) -> str:
+        return json.dumps(self.settings, ensure_ascii=False, indent=2)
 
     def finish(self, report: Report) -> None:
         """Write the report.

@@ -149,7 +149,7 @@ class Score:
         token_bytes: ``(n,)`` bytes of each token, only where no source text exists.
         byte_count: source bytes of all tokens, where no source text exists and they are known.
         lossy: whether the tokenizer cannot give the text back; None = not checked.
-        extras: further columns of length n by name (``entropy``, ``rank``, ``window``, ...).
+        extras: further columns by name, ``(n,)`` or ``(n, k)``: ``entropy``, ``top5``, ...
         metadata: the document's other fields.
         unit: what a token is: ``token``, ``byte`` or ``word``.
     """
@@ -227,7 +227,11 @@ class Score:
             from fairway.errors import MissingExtra
 
             raise MissingExtra("A DataFrame", "data") from None
-        return pandas.DataFrame(self.tokens).assign(**dict(self.extras))
+        columns = {
+            name: column if column.ndim == 1 else list(column)
+            for name, column in self.extras.items()
+        }
+        return pandas.DataFrame(self.tokens).assign(**columns)
 
     def _repr_html_(self) -> str | None:
         return _pictures["html"](self) if "html" in _pictures else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fairway.errors import InputError, MissingExtra
@@ -29,6 +31,7 @@ def load(
     special_tokens: str | None = None,
     chat: Sequence[str] | None = None,
     batch_tokens: int | None = None,
+    threads: int | None = None,
 ) -> TransformersScorer:
     """Load a causal language model and fit a convention to it.
 
@@ -47,37 +50,43 @@ def load(
         stride: tokens by which windows advance; overrides the convention's.
         special_tokens: ``text`` (data is data) or ``parse``; overrides the convention's.
         chat: roles whose words are scored, in documents that hold messages.
-        batch_tokens: tokens in a batch, padding counted.
+        batch_tokens: tokens in a batch, padding counted; None = as memory allows.
+        threads: of the processor; None = as torch chooses.
 
     Raises:
         MissingExtra: when torch or transformers are not installed.
         ModelError: when the model cannot be loaded.
         ProtocolError: when settings contradict each other or the model.
     """
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError:
-        raise MissingExtra("Scoring with a Hugging Face model", "hf") from None
-    from fairway.backends.transformers import encode, loading, scoring
-
     if special_tokens not in (None, "text", "parse"):
         raise InputError(f"{special_tokens!r} is neither text nor parse.")
-    if isinstance(name, str):
-        base, at, commit = name.partition("@")
-        loaded = loading.load(
-            base if at else name,
-            revision=revision or commit or None,
-            adapter=adapter,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            trust_remote_code=trust_remote_code,
-        )
-    elif tokenizer is None:
-        raise InputError("A model object needs its tokenizer: load(model, tokenizer=...).")
-    else:
-        loaded = loading.wrap(name, tokenizer)
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads {threads} is below 1; leave it away to use all cores.")
+    with _collector_at_rest():
+        try:
+            import torch
+            import transformers  # noqa: F401
+        except ImportError:
+            raise MissingExtra("Scoring with a Hugging Face model", "hf") from None
+        from fairway.backends.transformers import encode, loading, scoring
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if isinstance(name, str):
+            base, at, commit = name.partition("@")
+            loaded = loading.load(
+                base if at else name,
+                revision=revision or commit or None,
+                adapter=adapter,
+                dtype=dtype,
+                device=device,
+                device_map=device_map,
+                trust_remote_code=trust_remote_code,
+            )
+        elif tokenizer is None:
+            raise InputError("A model object needs its tokenizer: load(model, tokenizer=...).")
+        else:
+            loaded = loading.wrap(name, tokenizer)
     facts = encode.facts(loaded.tokenizer, loaded.positions)
     named = convention(like)
     plan = resolve(named, facts, prefix, max_length, stride)
@@ -86,7 +95,22 @@ def load(
         plan,
         (special_tokens or named.special) == "parse",
         tuple(chat) if chat else None,
-        batch_tokens or scoring.BUDGET,
+        batch_tokens or 0,
     )
     scorer.settle()
     return scorer
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep the garbage collector from searching the millions of objects that imports make.
+
+    They live as long as the process; looking through them takes a fifth of a cold start.
+    """
+    busy = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if busy:
+            gc.enable()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,44 +55,53 @@ def facts(tokenizer: Any, positions: int | None) -> Tokenizing:
 
 
 def encode(tokenizer: Any, text: str, parse_special: bool = False) -> Encoded:
-    """Tokenize a text without special tokens around it.
+    """Tokenize a text without special tokens around it; see `encode_many`."""
+    return encode_many(tokenizer, [text], parse_special)[0]
+
+
+def encode_many(tokenizer: Any, texts: Sequence[str], parse_special: bool = False) -> list[Encoded]:
+    """Tokenize texts without special tokens around them.
 
     Args:
         tokenizer: a transformers tokenizer.
-        text: what to encode.
+        texts: what to encode.
         parse_special: read the text of special tokens as those tokens; else it is plain text.
 
     Raises:
         ModelError: when the tokenizer has no offsets and its output cannot be aligned.
     """
+    if not texts:
+        return []
     fast = bool(getattr(tokenizer, "is_fast", False))
-    options: dict[str, Any] = {"add_special_tokens": False, "verbose": False}
+    options: dict[str, Any] = {
+        "add_special_tokens": False, "verbose": False, "return_attention_mask": False,
+        "return_token_type_ids": False,
+    }  # fmt: skip
     if not parse_special:
         options["split_special_tokens"] = True
     if fast:
         options["return_offsets_mapping"] = True
-    out = tokenizer(text, **options)
-    ids = np.asarray(out["input_ids"], dtype=np.int64)
-    decoded = decode(tokenizer, ids.tolist())
-    if fast:
-        offsets = np.asarray(out["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    elif decoded == text:
-        offsets = align(tokenizer, ids.tolist(), text)
-    else:
-        raise ModelError(
-            "This tokenizer gives no character offsets, and decoding its tokens does not give the "
-            "text back, so bytes cannot be counted; use a fast tokenizer (tokenizer.json)."
-        )
-    return Encoded(ids, offsets, decoded != text)
+    out = tokenizer(list(texts), **options)
+    found = []
+    for index, text in enumerate(texts):
+        ids: list[int] = out["input_ids"][index]
+        decoded = decode(tokenizer, ids)
+        if fast:
+            offsets = np.asarray(out["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
+        elif decoded == text:
+            offsets = align(tokenizer, ids, text)
+        else:
+            raise ModelError(
+                "This tokenizer gives no character offsets, and decoding its tokens does not give "
+                "the text back, so bytes cannot be counted; use a fast tokenizer (tokenizer.json)."
+            )
+        found.append(Encoded(np.asarray(ids, dtype=np.int64), offsets, decoded != text))
+    return found
 
 
 def decode(tokenizer: Any, ids: list[int]) -> str:
     """Decode without leaving out or tidying anything."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return str(
-            tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def align(tokenizer: Any, ids: list[int], text: str) -> NDArray[np.int64]:
@@ -127,18 +136,30 @@ def align(tokenizer: Any, ids: list[int], text: str) -> NDArray[np.int64]:
     return spans
 
 
-def encode_document(tokenizer: Any, document: Document, parse_special: bool) -> Encoded:
-    """Tokenize context and text together, or take the ids that the document carries."""
-    if document.ids is not None and not document.text:
-        ids = np.asarray(document.ids, dtype=np.int64)
-        if len(ids) and (ids.min() < 0 or ids.max() >= len(tokenizer)):
-            wrong = int(ids.min() if ids.min() < 0 else ids.max())
-            raise InputError(
-                f"{document.id} holds token id {wrong}, and the tokenizer has "
-                f"{len(tokenizer)} tokens; the data was made with another tokenizer."
-            )
-        return Encoded(ids, np.zeros((len(ids), 2), dtype=np.int64), False)
-    return encode(tokenizer, document.context + document.text, parse_special)
+def encode_documents(
+    tokenizer: Any, documents: Sequence[Document], parse_special: bool
+) -> list[Encoded]:
+    """Tokenize contexts and texts together, or take the ids that documents carry.
+
+    Raises:
+        InputError: when an id lies outside the vocabulary.
+        ModelError: as `encode_many`.
+    """
+    plain = [d for d in documents if d.ids is None or d.text]
+    made = iter(encode_many(tokenizer, [d.context + d.text for d in plain], parse_special))
+    size = len(tokenizer) if len(plain) < len(documents) else 0
+    return [next(made) if d.ids is None or d.text else _given(d, size) for d in documents]
+
+
+def _given(document: Document, size: int) -> Encoded:
+    ids = np.asarray(document.ids, dtype=np.int64)
+    if len(ids) and (ids.min() < 0 or ids.max() >= size):
+        wrong = int(ids.min() if ids.min() < 0 else ids.max())
+        raise InputError(
+            f"{document.id} holds token id {wrong}, and the tokenizer has {size} tokens; the data "
+            "was made with another tokenizer."
+        )
+    return Encoded(ids, np.zeros((len(ids), 2), dtype=np.int64), False)
 
 
 def raw_bytes(tokenizer: Any, ids: NDArray[np.int64]) -> NDArray[np.int64]:

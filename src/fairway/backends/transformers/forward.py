@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,36 @@ import torch
 
 from fairway.backends.transformers import head as heads
 from fairway.backends.transformers.attention import Layout, lay_out, packed_attention
+from fairway.backends.transformers.products import Products
 from fairway.backends.transformers.tree import SHARED, Row, pack
 from fairway.errors import ModelError
 
 PROBE_TOKENS = 24
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}
 HALF_TOLERANCE = 0.25
+CHUNK_BYTES = 64 << 20
+"""Float32 logits of the model's own forward that are reduced at a time."""
 NOT_A_NUMBER = (
     "The model computes log-probabilities that are not numbers in {}: its weights are damaged, or "
     "a value overflows; try --dtype float32."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How windows go through a model.
+
+    Attributes:
+        head: scored rows alone go through it, in tiles; None = the model's own logits, a window
+            at a time.
+        packed: windows lie in one row without padding, and what they begin with alike is read
+            once.
+        products: faster equals of the model's matrix products and activations.
+    """
+
+    head: heads.Head | None = None
+    packed: bool = False
+    products: Products = field(default_factory=Products)
 
 
 def pad(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -28,45 +49,41 @@ def pad(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.
     ids = torch.zeros((len(rows), longest), dtype=torch.long)
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
     for index, row in enumerate(rows):
-        ids[index, : len(row.inputs)] = torch.tensor(row.inputs)
+        ids[index, : len(row.inputs)] = torch.from_numpy(row.inputs)
         mask[index, : len(row.inputs)] = 1
     padded = any(len(row.inputs) != longest for row in rows)
     return ids.to(device), mask.to(device) if padded else None
 
 
 def run(
-    model: Any,
-    head: heads.Head | None,
-    rows: Sequence[Row],
-    want: Collection[str],
-    packed: bool = False,
+    model: Any, path: Path, rows: Sequence[Row], want: Collection[str]
 ) -> list[dict[str, torch.Tensor]]:
     """Score the targets of some windows.
 
     Args:
         model: a causal language model in evaluation mode.
-        head: its head, for the fast path; None = the model's own logits, a window at a time.
+        path: how the windows go through it.
         rows: the windows.
         want: names of extra columns.
-        packed: lay the windows into one row without padding; what they begin with alike is read
-            once.
 
     Returns:
         For each window its columns (``logprob`` in nats, float64), on the CPU.
+
+    Raises:
+        ModelError: when a log-probability is not a number.
     """
     device = model.get_input_embeddings().weight.device
     with torch.inference_mode():
-        if head is None:
-            return [_own(model, row, device, want) for row in rows]
-        if packed:
-            hidden = _packed(model, rows, device)[0]
+        if path.head is None:
+            parts = [_own(model, row, device, want) for row in rows]
+            scored = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         else:
-            hidden = _padded(model, rows, device)
-        taken = hidden.to(head.module.weight.device)
-        targets = torch.tensor(
-            [target for row in rows for target in row.targets], device=taken.device
-        )
-        scored = heads.score_rows(head, taken, targets, want)
+            with path.products.active():
+                read = _packed(model, rows, device)[0] if path.packed else None
+                hidden = _padded(model, rows, device) if read is None else read
+                taken = hidden.to(path.head.module.weight.device)
+                targets = torch.from_numpy(np.concatenate([row.targets for row in rows]))
+                scored = heads.score_rows(path.head, taken, targets.to(taken.device), want)
     if torch.isnan(scored["logprob"]).any():
         raise ModelError(NOT_A_NUMBER.format(str(model.dtype).removeprefix("torch.")))
     out, at = [], 0
@@ -107,39 +124,43 @@ def _own(
     model: Any, row: Row, device: torch.device, want: Collection[str]
 ) -> dict[str, torch.Tensor]:
     """Score one window from the logits that the model's own forward returns."""
-    ids = torch.tensor([row.inputs], device=device)
+    ids = torch.from_numpy(row.inputs)[None].to(device)
     out = model(input_ids=ids, use_cache=False).logits[0]
     rows = out[row.first : row.first + len(row.targets)]
-    targets = torch.tensor(row.targets, device=rows.device)
-    size = max(1, heads.CHUNK_BYTES // (4 * rows.shape[1]))
-    parts = [
-        heads.columns(rows[at : at + size].float(), targets[at : at + size], want)
-        for at in range(0, len(targets), size)
-    ]
-    whole = {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
-    if torch.isnan(whole["logprob"]).any():
-        raise ModelError(NOT_A_NUMBER.format(str(model.dtype).removeprefix("torch.")))
-    return whole
+    targets = torch.from_numpy(row.targets).to(rows.device)
+    size = max(1, CHUNK_BYTES // (4 * rows.shape[1]))
+    return heads.fetch(
+        [
+            heads.columns(rows[at : at + size], targets[at : at + size], want)
+            for at in range(0, len(targets), size)
+        ]
+    )
 
 
-def probe(model: Any, head: heads.Head, packed: bool = False) -> float:
-    """Compare the fast path with the model's own logits, on rows of several lengths.
+def row(ids: Sequence[int], targets: Sequence[int], first: int = 0, document: int = 0) -> Row:
+    """Make a window by hand."""
+    return Row(document, 0, np.asarray(ids, np.int64), np.asarray(targets, np.int64), first, 0)
+
+
+def probe(model: Any, path: Path) -> float:
+    """Compare a fast path with the model's own logits, on rows of several lengths.
 
     Two of the rows begin alike, so that packed ones share it.
 
     Returns:
         The largest difference of a log-probability, nats; infinity where the fast path fails.
     """
-    size = min(head.vocabulary, model.get_input_embeddings().weight.shape[0])
+    assert path.head is not None
+    size = min(path.head.vocabulary, model.get_input_embeddings().weight.shape[0])
     ids = [(7 + 37 * index * index) % size for index in range(PROBE_TOKENS)]
-    rows = [Row(0, 0, ids[:-1], ids[1:], 0, 0), Row(1, 0, ids[:9], ids[1:10], 0, 0)]
-    if packed:
+    rows = [row(ids[:-1], ids[1:]), row(ids[:9], ids[1:10], document=1)]
+    if path.packed:
         trunk = (ids * 2)[: SHARED + 1]
         for tail in (ids[3:8], ids[11:14]):
-            rows.append(Row(len(rows), 0, [*trunk, *tail[:-1]], tail, SHARED, 0))
+            rows.append(row([*trunk, *tail[:-1]], tail, SHARED, len(rows)))
     try:
-        fast = run(model, head, rows, (), packed)
-        if packed:
+        fast = run(model, path, rows, ())
+        if path.packed:
             # A sliding window that masks name and layers do not would not be heeded.
             with torch.inference_mode():
                 layout = _packed(model, rows, model.get_input_embeddings().weight.device)[1]
@@ -147,7 +168,7 @@ def probe(model: Any, head: heads.Head, packed: bool = False) -> float:
                 return float("inf")
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError, ModelError):
         return float("inf")
-    own = run(model, None, rows, ())
+    own = run(model, Path(), rows, ())
     gaps = [
         float((a["logprob"] - b["logprob"]).abs().max()) for a, b in zip(fast, own, strict=True)
     ]
@@ -165,12 +186,10 @@ def leak(model: Any) -> float:
     size = min(model.get_input_embeddings().weight.shape[0], 1 << 20)
     ids = [(7 + 37 * index * index) % size for index in range(PROBE_TOKENS)]
     changed = [*ids[:-3], *((one + 1) % size for one in ids[-3:])]
-    device = model.get_input_embeddings().weight.device
-    with torch.inference_mode():
-        outs = [
-            _own(model, Row(0, 0, one, ids[1 : PROBE_TOKENS - 3], 0, 0), device, ())["logprob"]
-            for one in (ids, changed)
-        ]
+    outs = [
+        run(model, Path(), [row(one, ids[1 : PROBE_TOKENS - 3])], ())[0]["logprob"]
+        for one in (ids, changed)
+    ]
     return float((outs[0] - outs[1]).abs().max())
 
 

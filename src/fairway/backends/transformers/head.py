@@ -1,18 +1,25 @@
-"""From hidden states of scored rows to log-probabilities, in chunks of rows.
+"""From hidden states of scored rows to log-probabilities, in tiles of the vocabulary.
 
-The full ``(batch, tokens, vocabulary)`` tensor never exists.
+A tile holds ``weight[v : v + size] @ hidden.T``, a stretch of the vocabulary against some rows,
+small enough to stay in the processor's cache; what is summed of it goes into a running
+log-sum-exp. The ``(tokens, vocabulary)`` tensor never exists.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
 
-CHUNK_BYTES = 64 << 20
-"""Float32 logits held at a time."""
+ROWS = {"cpu": 512, "cuda": 4096}
+"""Rows of hidden states that are scored together."""
+TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+"""Float32 logits held at a time: on a CPU what its caches hold."""
+NAMES = re.compile(r"logprob|entropy|rank|top(\d*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +54,210 @@ def find(model: Any) -> Head | None:
     return Head(module, scale, cap, int(module.weight.shape[0]))
 
 
-def logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
-    """Compute ``(rows, vocabulary)`` float32 logits of ``(rows, width)`` hidden states."""
-    out: torch.Tensor = head.module(hidden.to(head.module.weight.dtype)).float()
-    if head.scale != 1.0:
-        out = out * head.scale
-    if head.cap:
-        out = head.cap * torch.tanh(out / head.cap)
-    return out
-
-
-def columns(
-    rows: torch.Tensor, targets: torch.Tensor, want: Collection[str]
-) -> dict[str, torch.Tensor]:
-    """Compute log-probabilities, and what else is wanted, from ``(rows, vocabulary)`` logits.
-
-    Returns:
-        ``logprob`` (nats) and, where wanted, ``entropy`` (nats), ``rank`` (0 = most likely) and
-        ``top`` (id of the most likely token).
-    """
-    normaliser = torch.logsumexp(rows, dim=-1)
-    target = rows.gather(1, targets[:, None]).squeeze(1)
-    out = {"logprob": (target - normaliser).double()}
-    if "entropy" in want:
-        logp = rows - normaliser[:, None]
-        out["entropy"] = -(logp.exp() * logp.clamp_min(-1e30)).sum(-1).double()
-    if "rank" in want:
-        out["rank"] = (rows > target[:, None]).sum(-1)
-    if "top" in want:
-        out["top"] = rows.argmax(-1)
-    return out
+def tops(want: Collection[str]) -> dict[str, int]:
+    """Of what is wanted, the most likely tokens: ``top`` is one of them, ``top5`` are five."""
+    found = {name: NAMES.fullmatch(name) for name in want if name.startswith("top")}
+    return {name: int(match.group(1) or 1) for name, match in found.items() if match}
 
 
 def score_rows(
     head: Head, hidden: torch.Tensor, targets: torch.Tensor, want: Collection[str]
 ) -> dict[str, torch.Tensor]:
-    """Score ``(rows, width)`` hidden states against ``(rows,)`` target ids, chunk by chunk."""
-    size = max(1, CHUNK_BYTES // (4 * head.vocabulary))
-    parts = [
-        columns(logits(head, hidden[at : at + size]), targets[at : at + size], want)
-        for at in range(0, len(targets), size)
-    ]
-    return {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
+    """Score ``(rows, width)`` hidden states against ``(rows,)`` target ids.
+
+    Returns:
+        On the CPU: ``logprob`` (nats, float64) and, where wanted, ``entropy`` (nats), ``rank``
+        (0 = most likely), ``top`` (id of the most likely token) and ``top5`` with
+        ``top5_logprob`` (``(rows, 5)``; any number will do).
+    """
+    kind = hidden.device.type
+    size = ROWS.get(kind, ROWS["cpu"])
+    parts = []
+    for at in range(0, len(targets), size):
+        some = hidden[at : at + size].to(head.module.weight.dtype)
+        parts.append(_rows(head, some, targets[at : at + size], want))
+    return fetch(parts)
+
+
+def _rows(
+    head: Head, hidden: torch.Tensor, targets: torch.Tensor, want: Collection[str]
+) -> dict[str, torch.Tensor]:
+    target = _target_logits(head, hidden, targets)
+    held = TILE_BYTES.get(hidden.device.type, TILE_BYTES["cpu"])
+    size = max(64, held // (4 * max(1, len(targets))))
+    running = Running(target, targets, want)
+    _fill(running, head, hidden, size)
+    if torch.isposinf(running.lse).any():
+        # A logit lies too far above all that came before it for float32: the slower way.
+        running = Running(target, targets, want, careful=True)
+        _fill(running, head, hidden, size)
+    return running.columns()
+
+
+def _fill(running: Running, head: Head, hidden: torch.Tensor, size: int) -> None:
+    for start in range(0, head.vocabulary, size):
+        shift = running.shift(hidden.dtype)
+        running.add(_tile(head, hidden, start, start + size, shift), start, shift)
+
+
+def _target_logits(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Compute the ``(rows,)`` float32 logits of the targets alone."""
+    out = (head.module.weight[targets].float() * hidden.float()).sum(-1)
+    bias = getattr(head.module, "bias", None)
+    if bias is not None:
+        out += bias[targets].float()
+    return _finish(head, out)
+
+
+def _finish(head: Head, logits: torch.Tensor) -> torch.Tensor:
+    if head.scale != 1.0:
+        logits = logits * head.scale
+    if head.cap:
+        logits = head.cap * torch.tanh(logits / head.cap)
+    return logits
+
+
+def _tile(
+    head: Head, hidden: torch.Tensor, start: int, end: int, shift: torch.Tensor
+) -> torch.Tensor:
+    """Compute ``(tokens, rows)`` float32 logits of a stretch of the vocabulary, minus shift.
+
+    Where nothing stands between product and logits the shift is taken off inside the product, in
+    float32, before it is rounded to the model's dtype: logits near the shift keep their digits.
+    """
+    weight = head.module.weight[start:end]
+    bias = getattr(head.module, "bias", None)
+    if bias is None and head.scale == 1.0 and not head.cap:
+        return functional.linear(weight, hidden, -shift).float()
+    rows = functional.linear(weight, hidden).float()
+    if bias is not None:
+        rows += bias[start:end, None].float()
+    return _finish(head, rows).sub_(shift.float())
+
+
+class Running:
+    """Sums over tiles of the vocabulary: an online log-sum-exp, and what else is wanted.
+
+    Args:
+        target: ``(rows,)`` float32 logits of the targets.
+        targets: ``(rows,)`` their ids.
+        want: names of further columns.
+        careful: take each tile's own largest logit off before exponentiating.
+    """
+
+    def __init__(
+        self,
+        target: torch.Tensor,
+        targets: torch.Tensor,
+        want: Collection[str],
+        careful: bool = False,
+    ) -> None:
+        wide = torch.float32 if target.device.type == "mps" else torch.float64
+        self.careful = careful
+        self.targets = targets
+        self.target = target.to(wide)
+        self.lse = torch.full_like(self.target, float("-inf"))
+        self.mean = torch.zeros_like(self.target) if "entropy" in want else None
+        self.rank = torch.zeros_like(targets) if "rank" in want else None
+        self.tops = tops(want)
+        self.most = max([*self.tops.values(), 1 if self.rank is not None else 0], default=0)
+        self.best: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def shift(self, dtype: torch.dtype) -> torch.Tensor:
+        """Give the ``(rows,)`` reference that the next tile is computed against.
+
+        Any value that is not far below the largest logit serves; the log-sum-exp so far is close
+        to it, where the most frequent tokens come first in the vocabulary.
+        """
+        return torch.maximum(self.lse, self.target).to(dtype)
+
+    def add(self, tile: torch.Tensor, start: int, shift: torch.Tensor) -> None:
+        """Add a tile of ``(tokens, rows)`` logits minus shift, the first of them token start."""
+        base = shift.to(self.lse.dtype)
+        if self.rank is not None:
+            self._count(tile, start, base, shift.dtype)
+        if self.most:
+            self._merge(tile, start, base)
+        if self.careful:
+            top = tile.amax(0).clamp_min(-1e30)
+            tile -= top
+            base = base + top.to(base.dtype)
+        kept = tile.clone() if self.mean is not None else None
+        exps = tile.exp_()
+        sums = exps.sum(0)
+        part = sums.to(base.dtype).log() + base
+        total = torch.logaddexp(self.lse, part)
+        if self.mean is not None and kept is not None:
+            products = (exps * kept.clamp_min(-1e30)).sum(0)
+            mean = products.to(base.dtype) / sums.clamp_min(1e-30).to(base.dtype) + base
+            before, now = (self.lse - total).exp(), (part - total).exp()
+            self.mean = self.mean * before + torch.where(now > 0, mean * now, 0.0)
+        self.lse = total
+
+    def _count(
+        self, tile: torch.Tensor, start: int, base: torch.Tensor, dtype: torch.dtype
+    ) -> None:
+        """Count the logits above the target's, rounded as the tile is; the target never counts."""
+        assert self.rank is not None
+        level = (self.target - base).to(dtype).to(tile.dtype)
+        place = self.targets - start
+        inside = (place >= 0) & (place < len(tile))
+        own = tile.gather(0, place.clamp(0, len(tile) - 1)[None])[0]
+        self.rank += (tile > level).sum(0) - (inside & (own > level)).long()
+
+    def _merge(self, tile: torch.Tensor, start: int, base: torch.Tensor) -> None:
+        """Keep the largest logits seen and their ids, ``(k, rows)``."""
+        values, places = tile.topk(min(self.most, len(tile)), dim=0)
+        wide, ids = values.to(base.dtype) + base, places + start
+        if self.best is not None:
+            wide, ids = torch.cat((self.best[0], wide)), torch.cat((self.best[1], ids))
+            wide, order = wide.topk(min(self.most, len(wide)), dim=0)
+            ids = ids.gather(0, order)
+        self.best = wide, ids
+
+    def columns(self) -> dict[str, torch.Tensor]:
+        """Give what was asked for, a row for each row of hidden states."""
+        # Target and sum are products of their own, so a certain token may end above 0 by rounding.
+        out = {"logprob": (self.target - self.lse).clamp_max(0.0)}
+        if self.mean is not None:
+            out["entropy"] = (self.lse - self.mean).clamp_min(0.0)
+        if self.best is not None:
+            values, ids = self.best
+            if self.rank is not None:
+                out["rank"] = torch.where(ids[0] == self.targets, 0, self.rank)
+            for name, count in self.tops.items():
+                out[name] = ids[0] if name == "top" else ids[:count].T
+                if name != "top":
+                    out[f"{name}_logprob"] = (values[:count] - self.lse).clamp_max(0.0).T
+        return out
+
+
+def fetch(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Join the columns of several pieces and bring them to the CPU in one copy, as float64."""
+    shapes = {name: column.shape[1:] for name, column in parts[0].items()}
+    wide = parts[0]["logprob"].dtype
+    flat = torch.cat(
+        [
+            torch.cat([column.reshape(len(column), -1).to(wide) for column in part.values()], 1)
+            for part in parts
+        ]
+    )
+    flat = flat.cpu().double()
+    out, at = {}, 0
+    for name, shape in shapes.items():
+        size = int(shape[0]) if shape else 1
+        out[name] = flat[:, at : at + size].reshape(len(flat), *shape)
+        at += size
+    return out
+
+
+def columns(
+    logits: torch.Tensor, targets: torch.Tensor, want: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """Score rows whose ``(rows, vocabulary)`` logits are there already, as the model gave them."""
+    rows = logits.float()
+    target = rows.gather(1, targets[:, None]).squeeze(1)
+    running = Running(target, targets, want)
+    shift = rows.amax(1)
+    running.add(rows.T - shift, 0, shift)
+    return running.columns()

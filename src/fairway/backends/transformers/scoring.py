@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,24 +14,22 @@ import torch
 import transformers
 
 from fairway import __version__, store
-from fairway.backends.transformers import attention, chat, forward, identity
-from fairway.backends.transformers import encode as encoding
+from fairway.backends.transformers import attention, forward, identity, memory, products, reading
 from fairway.backends.transformers import head as heads
+from fairway.backends.transformers.forward import Path
 from fairway.backends.transformers.loading import Loaded
+from fairway.backends.transformers.reading import Prepared, Reader
 from fairway.backends.transformers.tree import Row, padded, plan
 from fairway.corpus import Document
-from fairway.errors import ModelError, ProtocolError
+from fairway.errors import InputError, ModelError
 from fairway.protocol import Plan
 from fairway.scores import Score
 from fairway.signature import Signature
 
-BUDGET = 4096
-"""Tokens in a batch, padding counted, unless told otherwise."""
-GROUP = 64
-"""Documents that are planned together."""
+GROUP_CHARS = 64 << 10
+"""Characters of documents that are planned together."""
 BEYOND = 1e9
 """Stands for a probe that failed, nats; infinity is no JSON."""
-EXTRAS = ("entropy", "rank", "top", "window")
 
 
 @dataclass(slots=True)
@@ -41,9 +41,9 @@ class TransformersScorer:
         plan: the protocol, fitted to it.
         parse_special: read the text of special tokens as those tokens.
         roles: chat roles whose words are scored.
-        budget: tokens in a batch, padding counted.
-        head: the fast path's head; None = the model's own logits are used.
-        packed: windows are laid into rows without padding, and share what they begin with alike.
+        budget: tokens in a batch, padding counted; 0 = as memory allows. Halved when memory does
+            not suffice.
+        path: how windows go through the model.
         notes: what the run must say.
     """
 
@@ -51,10 +51,13 @@ class TransformersScorer:
     plan: Plan
     parse_special: bool = False
     roles: tuple[str, ...] | None = None
-    budget: int = BUDGET
-    head: heads.Head | None = None
-    packed: bool = False
+    budget: int = 0
+    path: Path = field(default_factory=Path)
     notes: list[str] = field(default_factory=list)
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    ahead = 1
+    """Calls of `score` that should be begun before an earlier one is read to its end."""
 
     @property
     def signature(self) -> Signature:
@@ -77,6 +80,17 @@ class TransformersScorer:
             }
         )
 
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What only changes speed and rounding, for a run's record."""
+        return {
+            "budget": self.budget,
+            "packed": self.path.packed,
+            "kernels": self.path.products.name,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
     def settle(self) -> None:
         """Refuse a model that sees ahead; choose the fast path or the model's own logits.
 
@@ -84,232 +98,163 @@ class TransformersScorer:
             ModelError: when a later token moves an earlier log-probability.
         """
         model = self.loaded.model
-        head = heads.find(model)
-        key = self._probe_key()
-        known = store.recall("probes", key) if key else None
-        if isinstance(known, list) and len(known) == 3:
-            gap, leak, packed_gap = known
-        else:
-            leak = forward.leak(model)
-            gap = forward.probe(model, head) if head is not None else 0.0
-            packed_gap = BEYOND
-            if head is not None and attention.usable(model):
-                packed_gap = min(BEYOND, forward.probe(model, head, packed=True))
-            if key and gap != float("inf"):
-                store.note("probes", key, [gap, leak, packed_gap])
+        if not self.budget:
+            self.budget = memory.budget(model)
+        fast = Path(heads.find(model), False, products.choose(model))
+        gap, leak, packed_gap = self._probe(fast)
         quantised = self.loaded.quant is not None
         if leak > (forward.HALF_TOLERANCE if quantised else forward.tolerance(model.dtype)):
             raise ModelError(
                 f"{self.loaded.name} sees ahead: a later token moves an earlier log-probability "
                 f"by {leak:.2g} nats, so it is no causal language model (perhaps a masked one)."
             )
-        if head is None:
+        if fast.head is None:
             self.notes.append("the model has no head of the usual form: its own logits are used")
         elif gap <= forward.tolerance(model.dtype):
-            self.head = head
-            self.packed = packed_gap <= forward.tolerance(model.dtype)
+            self.path = replace(fast, packed=packed_gap <= forward.tolerance(model.dtype))
         else:
             self.notes.append(
                 f"the fast path differs from the model's own logits by {gap:.2g} nats: "
                 "the model's own forward is used"
             )
 
-    def _probe_key(self) -> str | None:
+    def _probe(self, fast: Path) -> tuple[float, float, float]:
+        """Compare the fast path, its packed form, and a model that sees ahead, with the model."""
+        model = self.loaded.model
+        key = self._probe_key(fast)
+        known = store.recall("probes", key) if key else None
+        if isinstance(known, list) and len(known) == 3:
+            return float(known[0]), float(known[1]), float(known[2])
+        leak = forward.leak(model)
+        gap, packed_gap = 0.0, BEYOND
+        if fast.head is not None:
+            gap = min(BEYOND, forward.probe(model, fast))
+            if attention.usable(model):
+                packed_gap = min(BEYOND, forward.probe(model, replace(fast, packed=True)))
+        if key:
+            store.note("probes", key, [gap, leak, packed_gap])
+        return gap, leak, packed_gap
+
+    def _probe_key(self, fast: Path) -> str | None:
         """Name what the probe's verdict rests on; None where it must be taken anew."""
         kept = self.loaded
         if kept.quant is not None or not kept.weights or kept.wrapped:
             return None
         parts = [
             kept.model.config.to_json_string(), kept.weights, str(kept.adapter), kept.dtype,
-            torch.__version__, transformers.__version__, __version__,
+            fast.products.name, torch.__version__, transformers.__version__, __version__,
         ]  # fmt: skip
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     def score(self, documents: Iterable[Document], want: Collection[str] = ()) -> Iterator[Score]:
-        """Score documents in their order; see `fairway.scorer.Scorer`."""
-        group: list[Document] = []
-        for document in documents:
-            group.append(document)
-            if len(group) == GROUP:
-                yield from self._group(group, want)
-                group = []
-        yield from self._group(group, want)
+        """Score documents in their order; see `fairway.scorer.Scorer`.
 
-    def _group(self, documents: Sequence[Document], want: Collection[str]) -> Iterator[Score]:
-        prepared = [
-            chat.render(self.loaded.tokenizer, d, self.roles)
-            if self.roles and "messages" in d.metadata
-            else d
-            for d in documents
-        ]
-        special = self.parse_special or self.roles is not None
-        encoded = [
-            self._without_prefix(d, encoding.encode_document(self.loaded.tokenizer, d, special))
-            for d in prepared
-        ]
-        rows: list[Row] = []
-        logprobs: list[Any] = []
-        extras: list[dict[str, Any]] = []
-        leads = [self._leading(item) for item in encoded]
-        for index, (document, item) in enumerate(zip(prepared, encoded, strict=True)):
-            ids = [*leads[index], *item.ids.tolist()]
-            lead = len(leads[index])
-            logprobs.append(np.full(len(ids), np.nan))
-            extras.append({"window": np.full(len(ids), -1, dtype=np.int64)})
-            touched = np.concatenate((np.ones(lead, bool), self._touched(document, item)))
-            rows.extend(self._rows(index, ids, touched, document))
-        if self.packed:
-            batches = plan([row.inputs for row in rows], self.budget)
+        The first of them are tokenized at once, in a thread; the rest as the result is read.
+
+        Args:
+            documents: what to score.
+            want: ``entropy``, ``rank``, ``top`` (the most likely token), ``top5`` (the five most
+                likely, and ``top5_logprob``; any number will do), ``window``.
+
+        Raises:
+            InputError: for a wanted column that there is none of.
+        """
+        for name in want:
+            match = heads.NAMES.fullmatch(name)
+            if name != "window" and (not match or match.group(1) == "0"):
+                raise InputError(
+                    f"There is no column {name!r}; want takes entropy, rank, top, top5, window."
+                )
+        groups = _groups(documents)
+        return self._flow(self._begin(next(groups, None)), groups, want)
+
+    def _begin(self, group: list[Document] | None) -> Future[list[Prepared]] | None:
+        if group is None:
+            return None
+        reader = Reader(self.loaded.tokenizer, self.plan, self.parse_special, self.roles)
+        return self._thread.submit(reading.prepare, reader, group)
+
+    def _flow(
+        self,
+        waiting: Future[list[Prepared]] | None,
+        groups: Iterator[list[Document]],
+        want: Collection[str],
+    ) -> Iterator[Score]:
+        while waiting is not None:
+            prepared = waiting.result()
+            waiting = self._begin(next(groups, None))
+            yield from self._group(prepared, want)
+
+    def _group(self, prepared: Sequence[Prepared], want: Collection[str]) -> Iterator[Score]:
+        logprobs = [np.full(item.size, np.nan) for item in prepared]
+        extras: list[dict[str, Any]] = [{} for _ in prepared]
+        kinds = list(chain.from_iterable(item.rows for item in prepared))
+        alike: dict[tuple[bytes, bytes, int], list[Row]] = {}
+        for row in kinds:
+            name = row.inputs.tobytes(), row.targets.tobytes(), row.first
+            alike.setdefault(name, []).append(row)
+        families = list(alike.values())
+        inputs = [family[0].inputs for family in families]
+        if self.path.packed:
+            batches = plan(inputs, self.budget)
         else:
-            batches = padded([len(row.inputs) for row in rows], self.budget)
+            batches = padded([len(ids) for ids in inputs], self.budget)
         for batch in batches:
-            chosen = [rows[index] for index in batch]
-            for row, columns in zip(chosen, self._run(chosen, want), strict=True):
-                span = slice(row.at, row.at + len(row.targets))
-                logprobs[row.document][span] = columns["logprob"].numpy()
-                extras[row.document]["window"][span] = row.window
-                for key in want:
-                    if key in columns:
-                        column = extras[row.document].setdefault(
-                            key, np.full(len(logprobs[row.document]), np.nan)
-                        )
-                        column[span] = columns[key].numpy()
-        for index, (document, item) in enumerate(zip(prepared, encoded, strict=True)):
-            yield self._finish(
-                document, item, leads[index], logprobs[index], extras[index], "window" in want
-            )
-
-    def _without_prefix(self, document: Document, item: encoding.Encoded) -> encoding.Encoded:
-        """Take away a prefix that a document's ids bring along: it stands in front anyway."""
-        front = self.plan.leading or self.plan.prefix
-        if document.ids is None or not front or tuple(item.ids[: len(front)].tolist()) != front:
-            return item
-        return replace(item, ids=item.ids[len(front) :], offsets=item.offsets[len(front) :])
-
-    def _leading(self, item: encoding.Encoded) -> tuple[int, ...]:
-        """The ids before a text's own; lm-eval lets no BOS be added to a text that begins so."""
-        if self.plan.doubled and tuple(item.ids[:1].tolist()) == self.plan.prefix:
-            return ()
-        return self.plan.leading
-
-    def _touched(self, document: Document, item: encoding.Encoded) -> Any:
-        """Which tokens touch a character that is to be scored."""
-        if document.ids is not None and not document.text:
-            return np.ones(len(item.ids), dtype=bool)
-        blank = Score(
-            document.id,
-            document.context + document.text,
-            item.offsets,
-            np.zeros(len(item.ids)),
-            item.ids,
-            _shifted(document),
-        )
-        return blank.wanted
-
-    def _rows(self, index: int, ids: list[int], touched: Any, document: Document) -> Iterator[Row]:
-        prefix = list(self.plan.prefix)
-        if self.roles and prefix and ids[: len(prefix)] == prefix:
-            # The template wrote the BOS itself; a second one would be an error.
-            prefix = []
-        if (
-            prefix
-            and not self.plan.leading
-            and ids[: len(prefix)] == prefix
-            and document.ids is None
-            and self.parse_special
-            and self.plan.convention.special == "text"
-        ):
-            raise ProtocolError(
-                f"{document.id} begins with the prefix token already; a doubled BOS gives a wrong "
-                "number: use --prefix none, or leave --special-tokens at text."
-            )
-        windows = self.plan.cut(len(ids))
-        for number, window in enumerate(windows):
-            front = prefix if window.prefix else []
-            begin, end, start = window.begin, window.end, window.score_from
-            if not front and start == begin:
-                start += 1
-            hit = np.flatnonzero(touched[start:end])
-            if not len(hit):
-                continue
-            start, end = start + int(hit[0]), start + int(hit[-1]) + 1
-            yield Row(
-                index,
-                number,
-                [*front, *ids[begin : end - 1]],
-                ids[start:end],
-                len(front) + start - begin - 1,
-                start,
-            )
+            chosen = [families[index] for index in batch]
+            done = self._run([family[0] for family in chosen], want)
+            for family, columns in zip(chosen, done, strict=True):
+                for row in family:
+                    _fill(row, columns, logprobs[row.document], extras[row.document], want)
+        for index, item in enumerate(prepared):
+            yield reading.finish(item, logprobs[index], extras[index])
 
     def _run(self, rows: Sequence[Row], want: Collection[str]) -> list[dict[str, torch.Tensor]]:
-        """Run a batch; where memory does not suffice, run its halves."""
+        """Run a batch; where memory does not suffice, run its halves, and plan smaller ones."""
         try:
-            return forward.run(self.loaded.model, self.head, rows, want, self.packed)
+            return forward.run(self.loaded.model, self.path, rows, want)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-            if not _out_of_memory(problem):
+            if not memory.lacking(problem):
                 raise
             if len(rows) == 1:
                 raise ModelError(
                     f"A single window of {len(rows[0].inputs)} tokens does not fit into memory; "
                     "give a smaller --max-length, or a smaller --dtype."
                 ) from None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        memory.release()
+        self.budget = max(memory.LEAST, self.budget // 2)
         half = len(rows) // 2
         return self._run(rows[:half], want) + self._run(rows[half:], want)
 
-    def _finish(
-        self,
-        document: Document,
-        item: encoding.Encoded,
-        leading: tuple[int, ...],
-        values: Any,
-        more: Any,
-        window: bool,
-    ) -> Score:
-        """Cut context and unscored leading tokens off, and give offsets in the text alone."""
-        lead = len(leading)
-        kept_lead = lead if lead and not np.isnan(values[:lead]).all() else 0
-        values = values[lead - kept_lead :]
-        more = {
-            key: column[lead - kept_lead :]
-            for key, column in more.items()
-            if key != "window" or window
-        }
-        ids = np.concatenate((np.asarray(leading[lead - kept_lead :], np.int64), item.ids))
-        offsets = np.concatenate((np.zeros((kept_lead, 2), np.int64), item.offsets))
-        token_bytes = None
-        text = document.text
-        if document.ids is not None and not text:
-            token_bytes = encoding.raw_bytes(self.loaded.tokenizer, ids)
-        elif document.context:
-            cut = len(document.context)
-            inside = offsets[:, 1] > cut
-            values, ids = values[inside], ids[inside]
-            more = {key: column[inside] for key, column in more.items()}
-            offsets = np.maximum(offsets[inside] - cut, 0)
-        score = Score(
-            document.id, text, offsets, values, ids, document.scored, token_bytes,
-            item.lossy, more, document.metadata, byte_count=document.byte_count,
-        )  # fmt: skip
-        if document.scored is not None:
-            unwanted = ~score.wanted
-            if (unwanted & ~np.isnan(values)).any():
-                score = replace(score, logprobs=np.where(unwanted, np.nan, values))
-        return score
+
+def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Cut documents into groups that are planned together."""
+    group: list[Document] = []
+    held = 0
+    for document in documents:
+        group.append(document)
+        held += len(document.text) + len(document.context)
+        held += 0 if document.ids is None else 4 * len(document.ids)
+        if held >= GROUP_CHARS:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
 
 
-def _shifted(document: Document) -> tuple[tuple[int, int], ...] | None:
-    """Scored spans in context + text."""
-    cut = len(document.context)
-    if document.scored is not None:
-        return tuple((start + cut, end + cut) for start, end in document.scored)
-    return ((cut, cut + len(document.text)),) if cut else None
-
-
-def _out_of_memory(problem: BaseException) -> bool:
-    text = str(problem)
-    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (
-        "not enough memory" in text or "can't allocate memory" in text or "out of memory" in text
-    )
+def _fill(
+    row: Row,
+    columns: dict[str, torch.Tensor],
+    logprobs: Any,
+    extras: dict[str, Any],
+    want: Collection[str],
+) -> None:
+    """Write a window's columns to their places among the document's tokens."""
+    span = slice(row.at, row.at + len(row.targets))
+    logprobs[span] = columns["logprob"].numpy()
+    if "window" in want:
+        column = extras.setdefault("window", np.full(len(logprobs), -1, dtype=np.int64))
+        column[span] = row.window
+    for key, values in columns.items():
+        if key != "logprob":
+            shape = (len(logprobs), *values.shape[1:])
+            extras.setdefault(key, np.full(shape, np.nan))[span] = values.numpy()

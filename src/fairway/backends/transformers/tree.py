@@ -23,16 +23,16 @@ class Row(NamedTuple):
     Attributes:
         document: index of the document among those given.
         window: index of the window in the document.
-        inputs: ids that the model reads, prefix first.
-        targets: ids to be predicted.
+        inputs: ``(n,)`` ids that the model reads, prefix first.
+        targets: ``(m,)`` ids to be predicted.
         first: position in inputs whose output predicts the first target.
         at: index of the first target among the document's tokens.
     """
 
     document: int
     window: int
-    inputs: list[int]
-    targets: list[int]
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
     first: int
     at: int
 
@@ -71,7 +71,7 @@ class Packed:
     places: tuple[NDArray[np.int64], ...]
 
 
-def plan(inputs: Sequence[Sequence[int]], budget: int, share: bool = True) -> list[list[int]]:
+def plan(inputs: Sequence[NDArray[np.int64]], budget: int) -> list[list[int]]:
     """Group windows so that what a batch reads stays within a budget of tokens.
 
     Windows that begin alike come together. A pure function of its arguments.
@@ -79,20 +79,14 @@ def plan(inputs: Sequence[Sequence[int]], budget: int, share: bool = True) -> li
     Args:
         inputs: ids of each window.
         budget: tokens in a batch.
-        share: whether windows that begin alike share what they have in common.
 
     Returns:
         Indices of the windows in each batch; a window above the budget has one of its own.
     """
     families: list[tuple[int, list[int]]] = []
-    order = (
-        sorted(range(len(inputs)), key=lambda index: (list(inputs[index]), index))
-        if share
-        else range(len(inputs))
-    )
-    for index in order:
+    for index in _sorted(inputs):
         size = len(inputs[index])
-        if share and families:
+        if families:
             cost, members = families[-1]
             alike = common(inputs[members[-1]], inputs[index])
             if _shares(alike, size) and cost + size - alike <= budget:
@@ -117,22 +111,23 @@ def _shares(alike: int, size: int) -> bool:
     return alike >= SHARED or alike == size
 
 
-def common(one: Sequence[int], other: Sequence[int]) -> int:
+def _sorted(inputs: Sequence[NDArray[np.int64]]) -> list[int]:
+    """Order windows so that those that begin alike are neighbours: as lists of ids compare."""
+    keys = [ids.astype(">i8").tobytes() for ids in inputs]
+    return sorted(range(len(inputs)), key=lambda index: (keys[index], index))
+
+
+def common(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
     """Count the tokens that two texts begin with alike."""
     size = min(len(one), len(other))
-    if list(one[:size]) == list(other[:size]):
-        return size
-    low, high = 0, size
-    while high - low > 1:
-        middle = (low + high) // 2
-        if list(one[low:middle]) == list(other[low:middle]):
-            low = middle
-        else:
-            high = middle
-    return low
+    if size == 0 or one[0] != other[0]:
+        return 0
+    unlike = one[:size] != other[:size]
+    first = int(unlike.argmax())
+    return first if unlike[first] else size
 
 
-def pack(inputs: Sequence[Sequence[int]], share: bool = True) -> Packed:
+def pack(inputs: Sequence[NDArray[np.int64]], share: bool = True) -> Packed:
     """Lay windows into one row.
 
     Args:
@@ -140,53 +135,53 @@ def pack(inputs: Sequence[Sequence[int]], share: bool = True) -> Packed:
         share: whether windows that begin alike share what they have in common.
     """
     segments: list[Segment] = []
-    pieces: list[Sequence[int]] = []
+    pieces: list[NDArray[np.int64]] = []
     places: list[Any] = [None] * len(inputs)
     used = 0
-
-    def put(ids: Sequence[int], depth: int, parent: int) -> int:
-        nonlocal used
-        segments.append(Segment(used, len(ids), depth, parent))
-        pieces.append(ids)
-        used += len(ids)
-        return len(segments) - 1
-
-    def grow(members: list[int], depth: int, parent: int, path: list[NDArray[np.int64]]) -> None:
-        # Members are sorted and agree up to depth, whose places are in path.
-        at = 0
-        while at < len(members):
-            first = inputs[members[at]]
-            reach = at + 1
-            alike = len(first)
-            while share and reach < len(members):
-                now = min(alike, common(first, inputs[members[reach]]))
-                if now - depth < SHARED and now < len(inputs[members[reach - 1]]):
-                    break
-                if now <= depth:
-                    break
-                alike, reach = now, reach + 1
-            node = put(first[depth:alike], depth, parent)
-            here = np.arange(segments[node].start, used, dtype=np.int64)
-            below: list[int] = []
-            for index in members[at:reach]:
-                if len(inputs[index]) == alike:
-                    places[index] = np.concatenate([*path, here])
-                else:
-                    below.append(index)
-            if below:
-                grow(below, alike, node, [*path, here])
-            at = reach
-
-    order = list(range(len(inputs)))
-    if share:
-        order.sort(key=lambda index: (list(inputs[index]), index))
-    grow(order, 0, -1, [])
+    # What waits to be laid: windows in order that agree up to depth, which lies at path.
+    waiting: list[tuple[list[int], int, int, tuple[NDArray[np.int64], ...]]] = []
+    waiting.append((_sorted(inputs) if share else list(range(len(inputs))), 0, -1, ()))
+    while waiting:
+        members, depth, parent, path = waiting.pop()
+        reach, alike = _alike(inputs, members, depth) if share else (1, len(inputs[members[0]]))
+        if reach < len(members):
+            waiting.append((members[reach:], depth, parent, path))
+        piece = inputs[members[0]][depth:alike]
+        node = len(segments)
+        segments.append(Segment(used, len(piece), depth, parent))
+        pieces.append(piece)
+        way = (*path, np.arange(used, used + len(piece), dtype=np.int64))
+        used += len(piece)
+        below: list[int] = []
+        for index in members[:reach]:
+            if len(inputs[index]) == alike:
+                places[index] = np.concatenate(way)
+            else:
+                below.append(index)
+        if below:
+            waiting.append((below, alike, node, way))
     return Packed(
-        np.fromiter((token for piece in pieces for token in piece), np.int64, used),
+        np.concatenate(pieces),
         np.concatenate([np.arange(s.depth, s.depth + s.length) for s in segments]),
         tuple(segments),
         tuple(places),
     )
+
+
+def _alike(
+    inputs: Sequence[NDArray[np.int64]], members: Sequence[int], depth: int
+) -> tuple[int, int]:
+    """Find how many of the first members share a piece behind depth, and up to where."""
+    first = inputs[members[0]]
+    reach, alike = 1, len(first)
+    while reach < len(members):
+        other = inputs[members[reach]]
+        now = min(alike, common(first, other))
+        whole = now == alike and (depth > 0 or now == len(other))
+        if now <= depth or (now - depth < SHARED and not whole):
+            break
+        alike, reach = now, reach + 1
+    return reach, alike
 
 
 def padded(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairway.backends.transformers import encode, forward
+from fairway.backends.transformers import encode, forward, products
 from fairway.backends.transformers import head as heads
 from fairway.backends.transformers.loading import Loaded
-from fairway.backends.transformers.tree import Row
 from fairway.errors import ModelError
 
 CHARACTERS = 20_000
@@ -59,8 +58,8 @@ class Case:
 
     Attributes:
         loaded: the model and its tokenizer.
-        head: the fast path's head; None = the model's own forward is used.
-        path: which of the two it is, and why, in words.
+        fast: how windows go through the model.
+        path: which way that is, and why, in words.
         texts: the sample, each text cut to `CHARACTERS`.
         ids: token ids of each text, without special tokens.
         rows: pieces of those, at most `LENGTH` - 1 tokens each, that the model can read.
@@ -75,7 +74,7 @@ class Case:
     """
 
     loaded: Loaded
-    head: heads.Head | None
+    fast: forward.Path
     path: str
     texts: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...]
@@ -104,10 +103,10 @@ def prepare(
 ) -> Case:
     """Tokenize the sample, choose the path, and compute the first numbers."""
     tokenizer, model = loaded.tokenizer, loaded.model
-    head, path = _path(model)
+    fast, path = _path(model)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    if head is not None:
-        vocabulary = min(vocabulary, head.vocabulary)
+    if fast.head is not None:
+        vocabulary = min(vocabulary, fast.head.vocabulary)
     sample = tuple(text[:CHARACTERS] for text in texts)
     ids = tuple(tuple(tokens(tokenizer, text)) for text in sample)
     table = learned(model)
@@ -120,7 +119,7 @@ def prepare(
     if bos is None:
         bos = model.config.get_text_config().bos_token_id
     return Case(
-        loaded, head, path, sample, ids, rows, finite(model, head, rows), vocabulary, bos, before,
+        loaded, fast, path, sample, ids, rows, finite(model, fast, rows), vocabulary, bos, before,
         after, table, exact,
     )  # fmt: skip
 
@@ -144,17 +143,19 @@ def learned(model: Any) -> int | None:
     return None
 
 
-def _path(model: Any) -> tuple[heads.Head | None, str]:
+def _path(model: Any) -> tuple[forward.Path, str]:
+    own = forward.Path()
     head = heads.find(model)
     if head is None:
-        return None, "the model's own forward is used: its head is not of the usual form"
+        return own, "the model's own forward is used: its head is not of the usual form"
+    fast = forward.Path(head, products=products.choose(model))
     try:
-        gap = forward.probe(model, head)
+        gap = forward.probe(model, fast)
     except ModelError:
-        return None, "the model's own forward is used: it gives no finite numbers to compare with"
+        return own, "the model's own forward is used: it gives no finite numbers to compare with"
     if gap <= forward.tolerance(model.dtype):
-        return head, f"the fast path agrees with the model's own logits to {gap:.1g} nats"
-    return None, f"the model's own forward is used: the fast path is off by {gap:.2g} nats"
+        return fast, f"the fast path agrees with the model's own logits to {gap:.1g} nats"
+    return own, f"the model's own forward is used: the fast path is off by {gap:.2g} nats"
 
 
 def tokens(tokenizer: Any, text: str, special: bool = False) -> list[int]:
@@ -174,27 +175,23 @@ def added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return encode.facts(tokenizer, None).adds, ()
 
 
-def logprobs(model: Any, head: heads.Head | None, ids: Sequence[int]) -> Logprobs:
+def logprobs(model: Any, fast: forward.Path, ids: Sequence[int]) -> Logprobs:
     """Score ``ids[1:]`` as a batch of one.
 
     Raises:
         ModelError: when the model gives NaN.
     """
-    return together(model, head, [ids])[0]
+    return together(model, fast, [ids])[0]
 
 
-def together(
-    model: Any, head: heads.Head | None, sequences: Sequence[Sequence[int]]
-) -> list[Logprobs]:
+def together(model: Any, fast: forward.Path, sequences: Sequence[Sequence[int]]) -> list[Logprobs]:
     """Score sequences as one batch of the scorer.
 
     Raises:
         ModelError: when the model gives NaN.
     """
-    rows = [
-        Row(index, 0, list(ids[:-1]), list(ids[1:]), 0, 0) for index, ids in enumerate(sequences)
-    ]
-    return [out["logprob"].numpy() for out in forward.run(model, head, rows, ())]
+    rows = [forward.row(ids[:-1], ids[1:], 0, index) for index, ids in enumerate(sequences)]
+    return [out["logprob"].numpy() for out in forward.run(model, fast, rows, ())]
 
 
 def padded(model: Any, sequences: Sequence[Sequence[int]], pad: int, left: bool) -> list[Logprobs]:
@@ -219,11 +216,11 @@ def padded(model: Any, sequences: Sequence[Sequence[int]], pad: int, left: bool)
 
 
 def finite(
-    model: Any, head: heads.Head | None, rows: Sequence[Sequence[int]]
+    model: Any, fast: forward.Path, rows: Sequence[Sequence[int]]
 ) -> tuple[Logprobs, ...] | None:
     """Score each row by itself; None when a value is not finite."""
     try:
-        out = tuple(logprobs(model, head, row) for row in rows)
+        out = tuple(logprobs(model, fast, row) for row in rows)
     except ModelError:
         return None
     return out if all(np.isfinite(one).all() for one in out) else None

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fairway.backends.transformers import forward
 from fairway.backends.transformers.doctor.case import (
     HALF,
     HALF_MEAN,
@@ -70,7 +71,7 @@ def bos_gap(case: Case) -> Finding:
     reason = unready(case)
     if reason or case.alone is None:
         return Finding(name, "skipped", str(reason))
-    after = finite(case.model, case.head, [(case.bos, *row) for row in case.rows])
+    after = finite(case.model, case.fast, [(case.bos, *row) for row in case.rows])
     if after is None:
         return Finding(
             name, "defect", "after a BOS the model gives no finite numbers, without it it does",
@@ -147,8 +148,8 @@ def batch_invariance(case: Case) -> Finding:
     if reason or not pieces:
         return Finding(name, "skipped", reason or "the sample is too short")
     scorer = gap(
-        together(case.model, case.head, pieces),
-        [logprobs(case.model, case.head, piece) for piece in pieces],
+        together(case.model, case.fast, pieces),
+        [logprobs(case.model, case.fast, piece) for piece in pieces],
     )
     try:
         own = gap(padded(case.model, pieces, _pad(case), False), _singly(case, pieces))
@@ -186,8 +187,8 @@ def causality(case: Case) -> Finding:
     changed = (*ids[:cut], *reversed(ids[: len(ids) - cut]))
     if changed == ids:
         return Finding(name, "skipped", "the sample is one token over and over")
-    before = logprobs(case.model, None, ids)[: cut - 1]
-    difference = gap([before], [logprobs(case.model, None, changed)[: cut - 1]])
+    before = logprobs(case.model, forward.Path(), ids)[: cut - 1]
+    difference = gap([before], [logprobs(case.model, forward.Path(), changed)[: cut - 1]])
     if not beyond(case, difference):
         return Finding(
             name, "ok",
@@ -214,7 +215,7 @@ def dtype_error(case: Case) -> Finding:
         return Finding(name, "skipped", str(unready(case)))
     try:
         exact = case.exact() if case.exact else _upcast(case.loaded)
-        truth = finite(exact.model, None, case.rows)
+        truth = finite(exact.model, forward.Path(), case.rows)
     except (FairwayError, MemoryError, RuntimeError) as problem:
         return Finding(name, "skipped", f"there is no float32 to compare with: {problem}")
     if truth is None:
@@ -242,7 +243,7 @@ def dtype_error(case: Case) -> Finding:
 
 
 def _singly(case: Case, pieces: list[tuple[int, ...]]) -> list[np.ndarray]:
-    return [logprobs(case.model, None, piece) for piece in pieces]
+    return [logprobs(case.model, forward.Path(), piece) for piece in pieces]
 
 
 def _pad(case: Case) -> int:

@@ -1,0 +1,208 @@
+"""From documents to windows that are ready to run, and from their log-probabilities to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.backends.transformers import chat, encode
+from fairway.backends.transformers.encode import Encoded
+from fairway.backends.transformers.tree import Row
+from fairway.corpus import Document
+from fairway.errors import ProtocolError
+from fairway.protocol import Plan
+from fairway.scores import Score
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What decides how a text becomes windows.
+
+    Attributes:
+        tokenizer: the model's.
+        plan: the protocol, fitted to the model.
+        parse_special: read the text of special tokens as those tokens.
+        roles: chat roles whose words are scored.
+    """
+
+    tokenizer: Any
+    plan: Plan
+    parse_special: bool = False
+    roles: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document on its way through the model.
+
+    Attributes:
+        document: the text, messages written out.
+        encoded: its tokens, context included.
+        leading: ids before the text's own that are part of it.
+        rows: its windows.
+        token_bytes: bytes of each token, leading ones included, where no source text exists.
+    """
+
+    document: Document
+    encoded: Encoded
+    leading: tuple[int, ...]
+    rows: tuple[Row, ...]
+    token_bytes: NDArray[np.int64] | None = None
+
+    @property
+    def size(self) -> int:
+        """Tokens with those that lead."""
+        return len(self.leading) + len(self.encoded.ids)
+
+
+def prepare(reader: Reader, documents: Sequence[Document]) -> list[Prepared]:
+    """Tokenize documents and cut them into windows.
+
+    Raises:
+        InputError: when a document cannot be tokenized.
+        ModelError: when the tokenizer's output cannot be aligned with the text.
+        ProtocolError: when the convention cannot cut a text.
+    """
+    rendered = [
+        chat.render(reader.tokenizer, d, reader.roles)
+        if reader.roles and "messages" in d.metadata
+        else d
+        for d in documents
+    ]
+    special = reader.parse_special or reader.roles is not None
+    encoded = encode.encode_documents(reader.tokenizer, rendered, special)
+    return [
+        _prepare(reader, index, document, item)
+        for index, (document, item) in enumerate(zip(rendered, encoded, strict=True))
+    ]
+
+
+def _prepare(reader: Reader, index: int, document: Document, item: Encoded) -> Prepared:
+    item = _without_prefix(reader.plan, document, item)
+    leading = _leading(reader.plan, item)
+    ids = np.concatenate((np.asarray(leading, np.int64), item.ids))
+    touched = np.concatenate((np.ones(len(leading), bool), _touched(document, item)))
+    spelled = document.ids is not None and not document.text
+    return Prepared(
+        document,
+        item,
+        leading,
+        tuple(_rows(reader, index, ids, touched, document)),
+        encode.raw_bytes(reader.tokenizer, ids) if spelled else None,
+    )
+
+
+def _without_prefix(plan: Plan, document: Document, item: Encoded) -> Encoded:
+    """Take away a prefix that a document's ids bring along: it stands in front anyway."""
+    front = plan.leading or plan.prefix
+    if document.ids is None or not front or tuple(item.ids[: len(front)].tolist()) != front:
+        return item
+    return replace(item, ids=item.ids[len(front) :], offsets=item.offsets[len(front) :])
+
+
+def _leading(plan: Plan, item: Encoded) -> tuple[int, ...]:
+    """The ids before a text's own; lm-eval lets no BOS be added to a text that begins so."""
+    if plan.doubled and tuple(item.ids[:1].tolist()) == plan.prefix:
+        return ()
+    return plan.leading
+
+
+def _touched(document: Document, item: Encoded) -> NDArray[np.bool_]:
+    """Which tokens touch a character that is to be scored."""
+    spans = _shifted(document)
+    if spans is None or (document.ids is not None and not document.text):
+        return np.ones(len(item.ids), dtype=bool)
+    nothing = np.zeros(len(item.ids))
+    text = document.context + document.text
+    return Score(document.id, text, item.offsets, nothing, item.ids, spans).wanted
+
+
+def _shifted(document: Document) -> tuple[tuple[int, int], ...] | None:
+    """Scored spans in context + text."""
+    cut = len(document.context)
+    if document.scored is not None:
+        return tuple((start + cut, end + cut) for start, end in document.scored)
+    return ((cut, cut + len(document.text)),) if cut else None
+
+
+def _rows(
+    reader: Reader,
+    index: int,
+    ids: NDArray[np.int64],
+    touched: NDArray[np.bool_],
+    document: Document,
+) -> Iterator[Row]:
+    plan = reader.plan
+    prefix = np.asarray(plan.prefix, np.int64)
+    begins = len(prefix) > 0 and np.array_equal(ids[: len(prefix)], prefix)
+    if reader.roles and begins:
+        # The template wrote the BOS itself; a second one would be an error.
+        prefix = prefix[:0]
+    elif (
+        begins
+        and not plan.leading
+        and document.ids is None
+        and reader.parse_special
+        and plan.convention.special == "text"
+    ):
+        raise ProtocolError(
+            f"{document.id} begins with the prefix token already; a doubled BOS gives a wrong "
+            "number: use --prefix none, or leave --special-tokens at text."
+        )
+    for number, window in enumerate(plan.cut(len(ids))):
+        front = prefix if window.prefix else prefix[:0]
+        begin, end, start = window.begin, window.end, window.score_from
+        if not len(front) and start == begin:
+            start += 1
+        hit = np.flatnonzero(touched[start:end])
+        if not len(hit):
+            continue
+        start, end = start + int(hit[0]), start + int(hit[-1]) + 1
+        yield Row(
+            index,
+            number,
+            np.concatenate((front, ids[begin : end - 1])),
+            ids[start:end],
+            len(front) + start - begin - 1,
+            start,
+        )
+
+
+def finish(
+    prepared: Prepared, values: NDArray[np.float64], extras: Mapping[str, NDArray[Any]]
+) -> Score:
+    """Cut context and unscored leading tokens off, and give offsets in the text alone.
+
+    Args:
+        prepared: the document.
+        values: log-probabilities of its tokens, leading ones included; NaN = not scored.
+        extras: further columns of that length.
+    """
+    document, item, leading = prepared.document, prepared.encoded, prepared.leading
+    lead = len(leading)
+    kept = lead if lead and not np.isnan(values[:lead]).all() else 0
+    values = values[lead - kept :]
+    more = {key: column[lead - kept :] for key, column in extras.items()}
+    ids = np.concatenate((np.asarray(leading[lead - kept :], np.int64), item.ids))
+    offsets = np.concatenate((np.zeros((kept, 2), np.int64), item.offsets))
+    token_bytes = None if prepared.token_bytes is None else prepared.token_bytes[lead - kept :]
+    text = document.text
+    if token_bytes is None and document.context:
+        cut = len(document.context)
+        inside = offsets[:, 1] > cut
+        values, ids = values[inside], ids[inside]
+        more = {key: column[inside] for key, column in more.items()}
+        offsets = np.maximum(offsets[inside] - cut, 0)
+    score = Score(
+        document.id, text, offsets, values, ids, document.scored, token_bytes,
+        item.lossy, more, document.metadata, byte_count=document.byte_count,
+    )  # fmt: skip
+    if document.scored is not None:
+        unwanted = ~score.wanted
+        if (unwanted & ~np.isnan(values)).any():
+            score = replace(score, logprobs=np.where(unwanted, np.nan, values))
+    return score
