@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import fairway
 from fairway import api, evaluation, record
 from fairway.cache import ScoreCache
-from fairway.corpus import Document, read
+from fairway.corpus import Document, cut, read
 from fairway.errors import RunError
 from fairway.protocol import convention
 from fairway.request import Request
@@ -56,12 +56,12 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import fairway
-from fairway import api, evaluation
+from fairway import api, blocks
 from fairway.corpus import read
 from fairway.request import Request
 
 model, data, folder, seed, kills = sys.argv[1:]
-evaluation.BLOCK_BYTES = 2048
+blocks.BLOCK_BYTES = 2048
 scorer = fairway.load(model)
 draw = random.Random(int(seed))
 request = Request(model, data, {}, {}, "kind", True)
@@ -87,8 +87,10 @@ while done < int(kills):
     if os.WIFEXITED(status):
         assert os.WEXITSTATUS(status) == 0
         break
+path = Path(folder) / "scores.jsonl"
+kept = path.read_bytes().count(b'{"block"') if path.exists() else 0
 work(folder)
-print(done)
+print(done, kept)
 """
 
 
@@ -103,7 +105,9 @@ def test_a_run_that_is_killed_at_random_ends_in_the_same_report(
         text=True,
     )
     assert out.returncode == 0, out.stderr
-    assert int(out.stdout) >= 3, "the kills came too late to matter"
+    kills, kept = map(int, out.stdout.split())
+    assert kills >= 3, "the kills came too late to matter"
+    assert kept >= 1, "no killed process had committed a block"
     whole = tmp_path / "run-whole"
     for name in ("scores.jsonl", "report.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -113,7 +117,11 @@ def test_interrupted_by_ctrl_c(small: str, corpus: Path, tmp_path: Path) -> None
     folder = tmp_path / "run"
     # So much text that the signal comes before the end.
     long = tmp_path / "long.jsonl"
-    long.write_bytes(corpus.read_bytes() * 3)
+    rows = [line for line in corpus.read_text("utf-8").splitlines() if '"kind"' in line]
+    texts = [json.loads(line)["text"] for line in rows]
+    # A text that comes again is not scored again.
+    lines = [json.dumps({"text": f"{copy} {text}"}) for copy in range(4) for text in texts]
+    long.write_text("\n".join(lines), "utf-8")
     corpus = long
     words = ("eval", "--model", small, "--data", str(corpus), "--no-cache", "--out", str(folder))
     process = subprocess.Popen(
@@ -280,9 +288,9 @@ def test_repeat_confirms_and_denies(small: str, corpus: Path, tmp_path: Path) ->
 @given(st.lists(st.text(min_size=1, max_size=400), max_size=12), st.integers(1, 500))
 def test_blocks_hold_every_document_once(texts: list[str], size: int) -> None:
     documents = [Document(str(i), text) for i, text in enumerate(texts)]
-    cut = list(evaluation.blocks(documents, size))
-    assert [d for block in cut for d in block] == documents
-    for block in cut[:-1]:
+    made = list(cut(documents, size))
+    assert [d for block in made for d in block] == documents
+    for block in made[:-1]:
         held = [len(d.text.encode("utf-8", "surrogatepass")) for d in block]
         assert sum(held) >= size and sum(held[:-1]) < size
 

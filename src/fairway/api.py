@@ -37,11 +37,22 @@ def load(model: Any = DEFAULT, **options: Any) -> Scorer:
 
     Args:
         model: ``KIND:NAME``, a hub id, a folder, or a model object (give its ``tokenizer``).
-        options: as the kind's loader takes them: like, prefix, max_length, stride, dtype, ...
+        options: as the kind's loader takes them: like, prefix, max_length, stride, dtype, ...; a
+            ``device`` that lists several (``cuda:0,cuda:1``) takes a process for each.
 
     Raises:
         FairwayError: when the model cannot be loaded as asked.
     """
+    devices = str(options.get("device") or "").split(",")
+    if len(devices) > 1:
+        if not isinstance(model, str | os.PathLike):
+            raise InputError(
+                "Several devices take a model by name: each process loads it for itself."
+            )
+        from fairway import spread
+
+        others = {key: value for key, value in options.items() if key != "device"}
+        return spread.load(os.fspath(model), [one.strip() for one in devices], **others)
     if isinstance(model, str | os.PathLike):
         return scorers.load(os.fspath(model), **options)
     if isinstance(model, Scorer) and not options:

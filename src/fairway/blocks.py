@@ -76,22 +76,6 @@ class Begun:
     scores: Iterator[Score] = field(default_factory=lambda: iter(()))
 
 
-def blocks(documents: Iterable[Document], size: int = BLOCK_BYTES) -> Iterator[list[Document]]:
-    """Cut a corpus into blocks: a pure function of its documents and a number of bytes."""
-    block: list[Document] = []
-    held = 0
-    for document in documents:
-        block.append(document)
-        held += len(document.text.encode("utf-8", "surrogatepass"))
-        held += len(document.context.encode("utf-8", "surrogatepass"))
-        held += 0 if document.ids is None else 4 * len(document.ids)
-        if held >= size:
-            yield block
-            block, held = [], 0
-    if block:
-        yield block
-
-
 def begin_block(work: Work, block: list[Document]) -> Begun:
     """Find what is known of a block, and set the scorer to work on the rest."""
     keys = [record.key(document) for document in block]

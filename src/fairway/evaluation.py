@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fairway import record, statistics
-from fairway.blocks import Begun, Work, begin_block, blocks, finish_block
+from fairway import blocks, record, statistics
+from fairway.blocks import Begun, Work, begin_block, finish_block
 from fairway.cache import ScoreCache
+from fairway.corpus import cut
 from fairway.errors import ProtocolError, RunError
 from fairway.protocol import Convention, normaliser, prepare
 from fairway.record import Record
@@ -140,7 +141,7 @@ def evaluate(
     fresh = 0
     # A run that may stop early must not have read further than it scored: the digest would tell.
     ahead = getattr(scorer, "ahead", 0) if precision is None else 0
-    source = blocks(prepare(like, corpus, is_wikitext(corpus)))
+    source = cut(prepare(like, corpus, is_wikitext(corpus)), blocks.BLOCK_BYTES)
     for begun in _ahead(_begin(source, work, run), ahead):
         records = begun.known
         documents = begun.documents

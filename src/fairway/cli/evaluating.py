@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairway.cli import options as o
+from fairway.cli.hinting import Sample, hint
 from fairway.cli.showing import output
 from fairway.errors import FairwayError, InputError, ProtocolError
 from fairway.request import Request
@@ -71,6 +72,7 @@ def evaluate(
     device: o.Device = "auto",
     device_map: o.DeviceMap = None,
     batch_tokens: o.Batch = None,
+    threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
     precision: Annotated[
         str | None, typer.Option(help="Stop at this half-width of perplexity, such as 0.5%.")
@@ -101,7 +103,7 @@ def evaluate(
         "prefix": prefix, "max_length": max_length, "stride": stride,
         "special_tokens": special_tokens, "adapter": adapter, "revision": revision,
         "dtype": dtype, "device": device, "device_map": device_map,
-        "batch_tokens": batch_tokens, "trust_remote_code": trust_remote_code,
+        "batch_tokens": batch_tokens, "threads": threads, "trust_remote_code": trust_remote_code,
         "chat": chat.split(",") if chat else None,
     }  # fmt: skip
     reading = {
@@ -160,6 +162,7 @@ def _perform(
 
     scores = ScoreCache() if cache else None
     loaded: tuple[Request, Any] | None = None
+    sample = Sample()
     several = len({request.model for request in requests}) > 1
     try:
         for request in requests:
@@ -173,19 +176,25 @@ def _perform(
                 corpus = read(
                     request.data, seed=request.seed, group_by=request.group_by, **request.read
                 )
+                sample.watch(corpus)
                 folder = out
                 if out is not None and len(requests) > 1:
                     folder = out / _slug(request.model, request.data, name)
                 with _bar() as show:
                     reports.append(
-                        perform(request, scorer, corpus, out=folder, cache=scores, progress=show)
-                    )
+                        perform(
+                            request, scorer, corpus, out=folder, cache=scores,
+                            progress=sample.clock(show),
+                        )
+                    )  # fmt: skip
             except ProtocolError as problem:
                 if refused is None:
                     raise
                 who = f"{name} ({request.model})" if several else name
                 if (who, str(problem)) not in refused:
                     refused.append((who, str(problem)))
+        if loaded is not None and (line := hint(loaded[1], sample)):
+            typer.echo(line, err=True)
     finally:
         if scores is not None:
             if scores.problem:

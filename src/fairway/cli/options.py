@@ -8,10 +8,13 @@ import typer
 
 Adapter = Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.")]
 Batch = Annotated[
-    int | None, typer.Option("--batch-tokens", help="Tokens in a batch, padding counted.")
+    int | None,
+    typer.Option("--batch-tokens", min=1, help="Tokens in a batch; as memory allows by default."),
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or mps; cuda:0,cuda:1 takes a process for each.")
+]
 DeviceMap = Annotated[
     str | None, typer.Option(help="As transformers takes it, for a model larger than one device.")
 ]
@@ -31,6 +34,9 @@ Special = Annotated[
     typer.Option("--special-tokens", help="text: their spelling is data; parse: read them."),
 ]
 Stride = Annotated[int | None, typer.Option(help="Tokens by which windows advance.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the processor; all cores by default.")
+]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
 ]

@@ -37,6 +37,7 @@ def score(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     device_map: o.DeviceMap = None,
+    threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
     json: o.Json = False,
     html: o.Html = None,
@@ -50,7 +51,7 @@ def score(
     scorer = load(
         model, like=like, prefix=prefix, max_length=max_length, stride=stride,
         special_tokens=special_tokens, adapter=adapter, revision=revision, dtype=dtype,
-        device=device, device_map=device_map, trust_remote_code=trust_remote_code,
+        device=device, device_map=device_map, threads=threads, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     corpus = read([Document(name, text, context) for name, text in given])
     scores = list(scorer.score(corpus))

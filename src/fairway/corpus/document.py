@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -155,3 +155,27 @@ class Corpus:
         for part in parts:
             self._hash.update(len(part).to_bytes(8, "little"))
             self._hash.update(part)
+
+
+def cut(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Cut a stream of documents into blocks: a pure function of the documents and a size.
+
+    A context that many documents follow counts once, so that they stay together.
+
+    Args:
+        documents: the stream.
+        size: UTF-8 bytes after which a block is closed; a token id counts as four.
+    """
+    block: list[Document] = []
+    held = 0
+    for document in documents:
+        held += len(document.text.encode("utf-8", "surrogatepass"))
+        if not block or document.context != block[-1].context:
+            held += len(document.context.encode("utf-8", "surrogatepass"))
+        held += 0 if document.ids is None else 4 * len(document.ids)
+        block.append(document)
+        if held >= size:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block

@@ -87,7 +87,7 @@ def _rows(
     size = max(64, held // (4 * max(1, len(targets))))
     running = Running(target, targets, want)
     _fill(running, head, hidden, size)
-    if torch.isposinf(running.lse).any():
+    if running.overflown:
         # A logit lies too far above all that came before it for float32: the slower way.
         running = Running(target, targets, want, careful=True)
         _fill(running, head, hidden, size)
@@ -214,6 +214,14 @@ class Running:
             wide, order = wide.topk(min(self.most, len(wide)), dim=0)
             ids = ids.gather(0, order)
         self.best = wide, ids
+
+    @property
+    def overflown(self) -> bool:
+        """Whether a sum left what float32 can hold."""
+        over = torch.isposinf(self.lse)
+        if self.mean is not None:
+            over |= torch.isinf(self.mean)
+        return bool(over.any())
 
     def columns(self) -> dict[str, torch.Tensor]:
         """Give what was asked for, a row for each row of hidden states."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,20 +15,29 @@ import torch
 import transformers
 
 from fairway import __version__, store
-from fairway.backends.transformers import attention, forward, identity, memory, products, reading
+from fairway.backends.transformers import (
+    attention,
+    forward,
+    identity,
+    memory,
+    products,
+    reading,
+    trial,
+)
 from fairway.backends.transformers import head as heads
 from fairway.backends.transformers.forward import Path
 from fairway.backends.transformers.loading import Loaded
 from fairway.backends.transformers.reading import Prepared, Reader
 from fairway.backends.transformers.tree import Row, padded, plan
-from fairway.corpus import Document
+from fairway.backends.transformers.trial import Trial
+from fairway.corpus import Document, cut
 from fairway.errors import InputError, ModelError
 from fairway.protocol import Plan
 from fairway.scores import Score
 from fairway.signature import Signature
 
-GROUP_CHARS = 64 << 10
-"""Characters of documents that are planned together."""
+GROUP_BYTES = 64 << 10
+"""Bytes of documents that are planned together."""
 BEYOND = 1e9
 """Stands for a probe that failed, nats; infinity is no JSON."""
 
@@ -54,7 +64,7 @@ class TransformersScorer:
     budget: int = 0
     path: Path = field(default_factory=Path)
     notes: list[str] = field(default_factory=list)
-    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _thread: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)
 
     ahead = 1
     """Calls of `score` that should be begun before an earlier one is read to its end."""
@@ -165,14 +175,25 @@ class TransformersScorer:
                 raise InputError(
                     f"There is no column {name!r}; want takes entropy, rank, top, top5, window."
                 )
-        groups = _groups(documents)
+        groups = cut(documents, GROUP_BYTES)
         return self._flow(self._begin(next(groups, None)), groups, want)
+
+    def trial(self, documents: Sequence[Document]) -> Trial | None:
+        """Try on some documents what bfloat16 would gain and cost, as the last use of the scorer.
+
+        Returns:
+            None where bfloat16 cannot be faster.
+        """
+        return trial.compare(self, documents) if trial.worthwhile(self) else None
 
     def _begin(self, group: list[Document] | None) -> Future[list[Prepared]] | None:
         if group is None:
             return None
+        if self._thread is None or self._thread[0] != os.getpid():
+            # A fork takes no thread along; one for all calls, since tokenizers share no thread.
+            self._thread = os.getpid(), ThreadPoolExecutor(1, "fairway-tokenizer")
         reader = Reader(self.loaded.tokenizer, self.plan, self.parse_special, self.roles)
-        return self._thread.submit(reading.prepare, reader, group)
+        return self._thread[1].submit(reading.prepare, reader, group)
 
     def _flow(
         self,
@@ -224,21 +245,6 @@ class TransformersScorer:
         self.budget = max(memory.LEAST, self.budget // 2)
         half = len(rows) // 2
         return self._run(rows[:half], want) + self._run(rows[half:], want)
-
-
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Cut documents into groups that are planned together."""
-    group: list[Document] = []
-    held = 0
-    for document in documents:
-        group.append(document)
-        held += len(document.text) + len(document.context)
-        held += 0 if document.ids is None else 4 * len(document.ids)
-        if held >= GROUP_CHARS:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
 
 
 def _fill(

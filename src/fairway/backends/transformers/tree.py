@@ -74,7 +74,9 @@ class Packed:
 def plan(inputs: Sequence[NDArray[np.int64]], budget: int) -> list[list[int]]:
     """Group windows so that what a batch reads stays within a budget of tokens.
 
-    Windows that begin alike come together. A pure function of its arguments.
+    Windows that begin alike come together; the first of them does not count against the budget,
+    since to read it again in another batch would cost more than the memory that it takes. A pure
+    function of its arguments.
 
     Args:
         inputs: ids of each window.
@@ -89,9 +91,10 @@ def plan(inputs: Sequence[NDArray[np.int64]], budget: int) -> list[list[int]]:
         if families:
             cost, members = families[-1]
             alike = common(inputs[members[-1]], inputs[index])
-            if _shares(alike, size) and cost + size - alike <= budget:
+            fresh = cost + size - alike
+            if _shares(alike, size) and fresh - len(inputs[members[0]]) <= budget:
                 members.append(index)
-                families[-1] = cost + size - alike, members
+                families[-1] = fresh, members
                 continue
         families.append((size, [index]))
     families.sort(key=lambda family: (-family[0], family[1][0]))
