@@ -24,7 +24,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 import fairway as fw
-from fairway.backends.transformers import attention, forward, tree
+from fairway.backends.transformers import forward, tree
+from fairway.backends.transformers import layout as layouts
 from fairway.backends.transformers.products import Products
 
 ROUNDS = 5
@@ -91,7 +92,7 @@ def attentions(scorer: Any, planned: list[list[tree.Row]], dtype: torch.dtype) -
     size = config.hidden_size // heads
     sizes: Counter[tuple[int, int]] = Counter()
     for rows in planned:
-        layout = attention.lay_out(tree.pack([row.inputs for row in rows]), torch.device("cpu"))
+        layout = layouts.lay_out(tree.pack([row.inputs for row in rows]), torch.device("cpu"))
         sizes.update((1, end - start) for start, end in layout.singles)
         sizes.update((len(places), places.shape[1]) for places, _, _ in layout.stacks)
     made = {

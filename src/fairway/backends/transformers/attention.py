@@ -8,10 +8,9 @@ documentation of transformers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,15 +18,9 @@ from torch.nn import functional
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
-from fairway.backends.transformers.tree import Packed, Segment
+from fairway.backends.transformers.layout import Branch, Layout, band, pieces
 
 NAME = "fairway"
-SHORT = 96
-"""Segments up to this length are stacked; padding behind a causal text changes nothing."""
-STEP = 16
-"""Lengths are rounded up to a multiple of this when segments are stacked."""
-BRANCHES = 256
-"""Tokens that follow the same segment and are attended to together."""
 QUERIES = 256
 """Queries for which a whole matrix of scores is made where no fused kernel fits."""
 
@@ -36,99 +29,7 @@ class Unpackable(RuntimeError):
     """The model's attention does something that packed rows do not."""
 
 
-@dataclass(slots=True)
-class Layout:
-    """What one packed row needs in every layer; made once, filled with masks as layers ask.
-
-    Attributes:
-        packed: the row.
-        device: of its tensors.
-        singles: segments that follow none, attended to one by one: start and end.
-        stacks: short segments that follow none: ``(m, longest)`` places, and where the real ones
-            are among them.
-        branches: segments that follow others: places of queries, of keys, and the mask between.
-        masks: masks of sliding windows by (length, window).
-        local: widths of sliding windows that the model asked masks for.
-        windows: widths of sliding windows that its attention layers named.
-    """
-
-    packed: Packed
-    device: torch.device
-    singles: list[tuple[int, int]] = field(default_factory=list)
-    stacks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    branches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = field(
-        default_factory=list
-    )
-    masks: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
-    local: set[int] = field(default_factory=set)
-    windows: set[int] = field(default_factory=set)
-
-
 ACTIVE: ContextVar[Layout | None] = ContextVar("fairway_layout", default=None)
-
-
-def lay_out(packed: Packed, device: torch.device) -> Layout:
-    """Sort the segments of a packed row into those that run alone, stacked, or behind others."""
-    layout = Layout(packed, device)
-    stacks: dict[int, list[Segment]] = {}
-    behind: dict[int, list[int]] = {}
-    for index, segment in enumerate(packed.segments):
-        if segment.parent >= 0:
-            behind.setdefault(segment.parent, []).append(index)
-        elif segment.length > SHORT:
-            layout.singles.append((segment.start, segment.start + segment.length))
-        else:
-            stacks.setdefault(-(-segment.length // STEP) * STEP, []).append(segment)
-    for segments in stacks.values():
-        if len(segments) == 1:
-            only = segments[0]
-            layout.singles.append((only.start, only.start + only.length))
-        else:
-            layout.stacks.append(_stack(segments, device))
-    for parent, children in behind.items():
-        layout.branches.extend(_branches(packed, parent, children, device))
-    return layout
-
-
-def _stack(
-    segments: Sequence[Segment], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    starts = torch.tensor([s.start for s in segments])
-    lengths = torch.tensor([s.length for s in segments])
-    steps = torch.arange(int(lengths.max()))
-    real = steps[None] < lengths[:, None]
-    places = starts[:, None] + torch.minimum(steps[None], lengths[:, None] - 1)
-    return (
-        places.to(device), real.flatten().nonzero().squeeze(1).to(device), places[real].to(device)
-    )  # fmt: skip
-
-
-def _branches(
-    packed: Packed, parent: int, children: Sequence[int], device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    above: list[torch.Tensor] = []
-    node = parent
-    while node >= 0:
-        one = packed.segments[node]
-        above.insert(0, torch.arange(one.start, one.start + one.length))
-        node = one.parent
-    trunk = torch.cat(above)
-    positions = torch.from_numpy(packed.positions)
-    chunk: list[Segment] = []
-    for number, child in enumerate(children):
-        chunk.append(packed.segments[child])
-        held = sum(s.length for s in chunk)
-        last = number + 1 == len(children)
-        if not last and held + packed.segments[children[number + 1]].length <= BRANCHES:
-            continue
-        own = torch.cat([torch.arange(s.start, s.start + s.length) for s in chunk])
-        label = torch.cat([torch.full((s.length,), i) for i, s in enumerate(chunk)])
-        keys = torch.cat((trunk, own))
-        inside = (label[:, None] == label[None]) & (own[:, None] >= own[None])
-        mask = torch.cat((torch.ones(len(own), len(trunk), dtype=torch.bool), inside), 1)
-        apart = positions[own][:, None] - positions[keys][None]
-        yield own.to(device), keys.to(device), mask.to(device), apart.to(device)
-        chunk = []
 
 
 @contextmanager
@@ -203,30 +104,52 @@ def _attention(
     out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
     for start, end in layout.singles:
         q, k, v = (t[:, :, start:end] for t in (query, key, value))
-        mask = _band(layout, end - start, window)
+        mask = band(layout, end - start, window)
         out[:, start:end] = _attend(q, k, v, mask, *extra).transpose(1, 2)
     for places, real, targets in layout.stacks:
         q, k, v = (t[0][:, places].transpose(0, 1) for t in (query, key, value))
-        mask = _band(layout, places.shape[1], window)
+        mask = band(layout, places.shape[1], window)
         done = _attend(q, k, v, mask, *extra).transpose(1, 2).flatten(0, 1)
         out[0, targets] = done[real]
-    for own, keys, mask, apart in layout.branches:
-        seen = mask & (apart < window) if window else mask
-        done = _attend(query[:, :, own], key[:, :, keys], value[:, :, keys], seen, *extra)
-        out[0, own] = done[0].transpose(0, 1)
+    plain = not window and softcap is None and s_aux is None
+    joined = plain and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
+    for branch in layout.branches:
+        if joined:
+            out[0, branch.own] = _joined(query, key, value, branch, scale)
+            continue
+        for own, keys, mask, apart in pieces(layout, branch):
+            seen = mask & (apart < window) if window else mask
+            done = _attend(query[:, :, own], key[:, :, keys], value[:, :, keys], seen, *extra)
+            out[0, own] = done[0].transpose(0, 1)
     return out, None
 
 
-def _band(layout: Layout, length: int, window: int) -> torch.Tensor | None:
-    """A mask for a sliding window shorter than the text; None = plainly causal."""
-    if not window or length <= window:
-        return None
-    found = layout.masks.get((length, window))
-    if found is None:
-        steps = torch.arange(length, device=layout.device)
-        apart = steps[:, None] - steps[None]
-        found = layout.masks[length, window] = (apart >= 0) & (apart < window)
-    return found
+def _joined(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, branch: Branch, scale: float
+) -> torch.Tensor:
+    """Attend to the trunk, which all see whole, and to the own segment, then join the two.
+
+    Softmax over both is their mean, weighted with the exponential of each part's log-sum-exp
+    (Milakov and Gimelshein 2018); no mask is needed and the trunk is not copied for each piece.
+
+    Returns:
+        ``(tokens, heads, size)``, for the places of the branch.
+    """
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    trunk, trunk_lse = attend(
+        query[:, :, branch.own], key[:, :, branch.trunk], value[:, :, branch.trunk], scale=scale
+    )
+    trunk, trunk_lse = trunk[0].transpose(0, 1).float(), trunk_lse[0].T
+    own, own_lse = torch.empty_like(trunk), torch.empty_like(trunk_lse)
+    for places, real, rows in branch.stacks:
+        q, k, v = (t[0][:, places].transpose(0, 1) for t in (query, key, value))
+        done, lse = attend(q, k, v, is_causal=True, scale=scale)
+        own[rows] = done.transpose(1, 2).flatten(0, 1)[real].float()
+        own_lse[rows] = lse.transpose(1, 2).flatten(0, 1)[real]
+    both = torch.logaddexp(trunk_lse, own_lse)
+    joined = trunk * (trunk_lse - both).exp()[..., None]
+    joined += own * (own_lse - both).exp()[..., None]
+    return joined.to(query.dtype)
 
 
 def _attend(

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from fairway.backends.transformers import head as heads
-from fairway.backends.transformers.attention import Layout, lay_out, packed_attention
+from fairway.backends.transformers.attention import packed_attention
+from fairway.backends.transformers.layout import Layout, lay_out
 from fairway.backends.transformers.products import Products
 from fairway.backends.transformers.tree import SHARED, Row, pack
 from fairway.errors import ModelError
