@@ -19,6 +19,8 @@ ROWS = {"cpu": 512, "cuda": 4096}
 """Rows of hidden states that are scored together."""
 TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 """Float32 logits held at a time: on a CPU what its caches hold."""
+FULL = (torch.float32, torch.float64)
+"""Where a tile is as exact as the target's logit by itself; in half precision it is not."""
 NAMES = re.compile(r"logprob|entropy|rank|top(\d*)")
 
 
@@ -156,6 +158,7 @@ class Running:
         self.careful = careful
         self.targets = targets
         self.target = target.to(wide)
+        self.found = self.target
         self.lse = torch.full_like(self.target, float("-inf"))
         self.mean = torch.zeros_like(self.target) if "entropy" in want else None
         self.rank = torch.zeros_like(targets) if "rank" in want else None
@@ -174,8 +177,16 @@ class Running:
     def add(self, tile: torch.Tensor, start: int, shift: torch.Tensor) -> None:
         """Add a tile of ``(tokens, rows)`` logits minus shift, the first of them token start."""
         base = shift.to(self.lse.dtype)
+        place = self.targets - start
+        inside = (place >= 0) & (place < len(tile))
+        own = tile.gather(0, place.clamp(0, len(tile) - 1)[None])[0]
+        if shift.dtype in FULL:
+            # The same product as in the sum, so that its rounding cancels for a likely token.
+            self.found = torch.where(inside, own.to(base.dtype) + base, self.found)
         if self.rank is not None:
-            self._count(tile, start, base, shift.dtype)
+            level = (self.target - base).to(shift.dtype).to(tile.dtype)
+            # Rounded as the tile is; the target itself never counts.
+            self.rank += (tile > level).sum(0) - (inside & (own > level)).long()
         if self.most:
             self._merge(tile, start, base)
         if self.careful:
@@ -193,17 +204,6 @@ class Running:
             before, now = (self.lse - total).exp(), (part - total).exp()
             self.mean = self.mean * before + torch.where(now > 0, mean * now, 0.0)
         self.lse = total
-
-    def _count(
-        self, tile: torch.Tensor, start: int, base: torch.Tensor, dtype: torch.dtype
-    ) -> None:
-        """Count the logits above the target's, rounded as the tile is; the target never counts."""
-        assert self.rank is not None
-        level = (self.target - base).to(dtype).to(tile.dtype)
-        place = self.targets - start
-        inside = (place >= 0) & (place < len(tile))
-        own = tile.gather(0, place.clamp(0, len(tile) - 1)[None])[0]
-        self.rank += (tile > level).sum(0) - (inside & (own > level)).long()
 
     def _merge(self, tile: torch.Tensor, start: int, base: torch.Tensor) -> None:
         """Keep the largest logits seen and their ids, ``(k, rows)``."""
@@ -225,8 +225,8 @@ class Running:
 
     def columns(self) -> dict[str, torch.Tensor]:
         """Give what was asked for, a row for each row of hidden states."""
-        # Target and sum are products of their own, so a certain token may end above 0 by rounding.
-        out = {"logprob": (self.target - self.lse).clamp_max(0.0)}
+        # A certain token may end above 0 by the rounding of the last digit.
+        out = {"logprob": (self.found - self.lse).clamp_max(0.0)}
         if self.mean is not None:
             out["entropy"] = (self.lse - self.mean).clamp_min(0.0)
         if self.best is not None:
