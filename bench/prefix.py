@@ -4,7 +4,9 @@
 
 ``speedup`` compares the engine with itself, sharing turned off, as a part of the ratio of the
 tokens read; ``no_slowdown`` compares the two where every context differs, so that nothing can be
-shared. A row tells what lm-eval takes for the same log-probs, where the peers' environment is.
+shared. The head is not shared (every token is scored), so a model whose head is a large part of it
+gains less than the ratio. A row tells what lm-eval takes for the same log-probs, where the peers'
+environment is.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from common import goal, middle, peers, versions, work, write
 import fairway as fw
 from fairway.backends.transformers import tree
 
-SHAPE = "gpt2-124m"
+SHAPE = "llama-213m-32k"
 CONTEXT, CONTINUATIONS, TOKENS = 1000, 64, 20
 DISTINCT = 8
 ROUNDS = int(os.environ.get("FAIRWAY_ROUNDS", "3"))

@@ -8,6 +8,8 @@ every text, and the memory above what the loaded model holds.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -42,7 +44,8 @@ def lm_eval(job: Job) -> Callable[[], list[float]]:
     from lm_eval.models.huggingface import HFLM
 
     model = HFLM(
-        pretrained=job["model"], dtype=job.get("dtype", "float32"), device="cpu",
+        pretrained=job["model"], dtype=job.get("dtype", "float32"),
+        device=job.get("device", "cpu"),
         batch_size=job.get("batch", 8), **job.get("options", {}),
     )  # fmt: skip
     if job.get("context"):
@@ -97,7 +100,24 @@ def padded_loop(job: Job) -> Callable[[], list[float]]:
     return run
 
 
-SCORERS = {f.__name__: f for f in (fairway, lm_eval, evaluate, padded_loop)}
+def vllm(job: Job) -> Callable[[], list[float]]:
+    """vLLM's prompt log-probs, on a GPU."""
+    from vllm import LLM, SamplingParams
+
+    engine = LLM(job["model"], dtype="bfloat16", enable_prefix_caching=False)
+    settings = SamplingParams(max_tokens=1, prompt_logprobs=0)
+
+    def run() -> list[float]:
+        outputs = engine.generate(job["texts"], settings, use_tqdm=False)
+        return [
+            sum(next(iter(one.values())).logprob for one in out.prompt_logprobs if one)
+            for out in outputs
+        ]
+
+    return run
+
+
+SCORERS = {f.__name__: f for f in (fairway, lm_eval, evaluate, padded_loop, vllm)}
 
 
 class Watch(threading.Thread):
@@ -129,6 +149,10 @@ def main() -> None:
         run = SCORERS[job["scorer"]](job)
         for _ in range(job.get("warmups", 0)):
             run()
+        if job.get("memory"):
+            # What loading has freed but not given back would hide what scoring takes.
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
         watch = Watch()
         if job.get("memory"):
             watch.start()

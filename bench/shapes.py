@@ -21,6 +21,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048,
         "max_position_embeddings": 2048, "tie_word_embeddings": True,
     },
+    "llama-213m-32k": {
+        "kind": "llama", "vocab_size": 32_000, "hidden_size": 1024, "num_hidden_layers": 16,
+        "num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 2816,
+        "max_position_embeddings": 2048, "tie_word_embeddings": True,
+    },
+    "llama-1.2b": {
+        "kind": "llama", "vocab_size": 128_256, "hidden_size": 2048, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192,
+        "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    },
     "small-152k": {
         "kind": "llama", "vocab_size": 151_936, "hidden_size": 256, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512,

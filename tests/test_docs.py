@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -51,6 +52,21 @@ def test_the_tree_lists_every_module_and_nothing_else() -> None:
 def test_listed_folders_exist() -> None:
     for path in tree():
         assert path.exists(), path
+
+
+def test_the_table_of_speed_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import summary
+
+    assert "\n".join(summary.lines()) in README
+
+
+def test_results_say_where_they_were_measured() -> None:
+    for path in (ROOT / "bench" / "results").glob("*.json"):
+        result = json.loads(path.read_text("utf-8"))
+        assert result["rows"] and result["machine"]["flags"] is not None, path.name
+        assert "torch" in result["versions"] and "goals" in result, path.name
+        assert all({"value", "target", "met"} <= goal.keys() for goal in result["goals"].values())
 
 
 def lines(text: str) -> list[str]:

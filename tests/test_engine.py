@@ -229,8 +229,13 @@ def test_a_run_keeps_its_budget(small: str, tmp_path: Path, monkeypatch: Any) ->
     kept = json.loads((folder / run.SETTINGS).read_text("utf-8"))["engine"]
     assert kept["budget"] == 500 and kept["threads"] == torch.get_num_threads()
     other: Any = fairway.load(small, batch_tokens=4000)
-    report = api.perform(request, other, read(str(data)), out=folder)
+    kept_before = sum(r.totals.tokens for block in run.read_blocks(folder) for r in block)
+    states: list[Any] = []
+    report = api.perform(
+        request, other, read(str(data)), out=folder, progress=states.append
+    )  # fmt: skip
     assert other.budget == 500 and report.totals.documents == 12
+    assert kept_before > 0 and states[-1].fresh == report.totals.tokens - kept_before
 
 
 def test_what_was_begun_is_committed_before_a_mistake_stops_the_run(

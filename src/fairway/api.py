@@ -38,7 +38,8 @@ def load(model: Any = DEFAULT, **options: Any) -> Scorer:
     Args:
         model: ``KIND:NAME``, a hub id, a folder, or a model object (give its ``tokenizer``).
         options: as the kind's loader takes them: like, prefix, max_length, stride, dtype, ...; a
-            ``device`` that lists several (``cuda:0,cuda:1``) takes a process for each.
+            ``device`` that lists several (``cuda:0,cuda:1``) takes a process for each, and a script
+            then needs ``if __name__ == "__main__":``.
 
     Raises:
         FairwayError: when the model cannot be loaded as asked.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 64 << 10
 """Source bytes after which a block is closed, scored and committed."""
-REMEMBERED = 1 << 16
+REMEMBERED = 1 << 15
 """Texts whose records a run remembers, so that a repeated text is not scored again."""
 
 

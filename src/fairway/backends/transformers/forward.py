@@ -21,6 +21,11 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}
 HALF_TOLERANCE = 0.25
 CHUNK_BYTES = 64 << 20
 """Float32 logits of the model's own forward that are reduced at a time."""
+BROKEN = (
+    AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError, ImportError,
+    ModelError,
+)  # fmt: skip
+"""What a model raises whose code or whose torch the fast path does not fit."""
 NOT_A_NUMBER = (
     "The model computes log-probabilities that are not numbers in {}: its weights are damaged, or "
     "a value overflows; try --dtype float32."
@@ -167,7 +172,7 @@ def probe(model: Any, path: Path) -> float:
                 layout = _packed(model, rows, model.get_input_embeddings().weight.device)[1]
             if not layout.local <= layout.windows:
                 return float("inf")
-    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError, ModelError):
+    except BROKEN:
         return float("inf")
     own = run(model, Path(), rows, ())
     gaps = [

@@ -129,14 +129,6 @@ def _plain(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
 
 def fast_half(device: str = "cpu") -> bool:
     """Whether the processor multiplies bfloat16 faster than float32."""
-    return device == "cpu" and bool(
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
-
-
-def flags() -> tuple[str, ...]:
-    """What the processor can do that decides speed, in the kernel's words."""
-    found = {"avx512": torch.backends.cpu.get_cpu_capability() == "AVX512"}
-    found["avx512_bf16"] = bool(torch.cpu._is_avx512_bf16_supported())
-    found["amx"] = bool(torch.cpu._is_amx_tile_supported())
-    return tuple(name for name, there in found.items() if there)
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    # Not every torch that is allowed has both.
+    return device == "cpu" and any(getattr(torch.cpu, name, bool)() for name in tests)
