@@ -15,6 +15,7 @@ _LAZY = {
     "Scorer": "fairway.scorer",
     "Signature": "fairway.signature",
     "Totals": "fairway.scores",
+    "compare": "fairway.api",
     "evaluate": "fairway.api",
     "load": "fairway.api",
     "read": "fairway.corpus",
@@ -30,6 +31,7 @@ __all__ = [
     "Signature",
     "Totals",
     "__version__",
+    "compare",
     "evaluate",
     "load",
     "read",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fairway.api import evaluate, load, score
+    from fairway.api import compare, evaluate, load, score
     from fairway.corpus import Document, read
     from fairway.errors import FairwayError
     from fairway.report import Report

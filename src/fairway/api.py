@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairway import scorer as scorers
 from fairway.cache import ScoreCache
@@ -19,6 +19,9 @@ from fairway.request import Request
 from fairway.run import Run
 from fairway.scorer import Scorer
 from fairway.scores import Score, draw_with
+
+if TYPE_CHECKING:
+    from fairway.comparison import Comparison
 
 DEFAULT = "hf:builtin"
 
@@ -139,6 +142,33 @@ def evaluate(
         seed,
     )
     return perform(request, scorer, source, out=Path(out) if out is not None else None)
+
+
+def compare(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    allow: Sequence[str] = (),
+    level: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two runs document by document.
+
+    Args:
+        first: run directory of the model that is the measure.
+        second: run directory of the one that is held against it.
+        allow: keys of the signature that may differ although they make numbers incomparable.
+        level: of intervals and tests.
+        seed: of the random sign flips.
+
+    Raises:
+        ProtocolError: when the runs' numbers are not comparable.
+        InputError: when a document is scored in one run alone.
+    """
+    from fairway import comparable, comparison
+
+    measure, other = comparable.read(Path(first)), comparable.read(Path(second))
+    return comparison.compare(measure, other, allow, level, seed)
 
 
 def perform(

@@ -83,11 +83,16 @@ class Sums:
             one = exp(kept.totals.per("tokens"))
             self.perplexities = self.perplexities[0] + one, self.perplexities[1] + 1
         if self.group_by:
-            value = document.metadata.get(self.group_by)
-            name = "(none)" if value is None else str(value)
+            name = group_of(document, self.group_by)
             totals, earlier = self.groups.get(name, (Totals(), Moments()))
             self.groups[name] = totals + kept.totals, earlier + moments
             self.bootstrap.add(name, f"{document.id}\0{kept.key}", kept.totals)
+
+
+def group_of(document: Document, field: str) -> str:
+    """Give a document's group."""
+    value = document.metadata.get(field)
+    return "(none)" if value is None else str(value)
 
 
 def is_wikitext(corpus: Corpus) -> bool:
@@ -148,6 +153,11 @@ def evaluate(
         if records is None:
             documents, records, done = finish_block(work, begun)
             fresh += done
+            if group_by:
+                records = [
+                    replace(kept, group=group_of(document, group_by))
+                    for document, kept in zip(documents, records, strict=True)
+                ]
             if run is not None:
                 run.append(records, getattr(scorer, "engine", None))
         else:

@@ -29,6 +29,7 @@ class Record:
         published: nll and weight as the Hugging Face documentation's loop weighs windows.
         lossy: whether the tokenizer does not give the text back.
         entry: the text with its tokens, where kept.
+        group: the grouping field's value, where texts were grouped.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Record:
     published: tuple[float, int] | None = None
     lossy: bool = False
     entry: Mapping[str, Any] | None = None
+    group: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give plain data; floats round-trip exactly through JSON."""
@@ -49,6 +51,8 @@ class Record:
             out["lossy"] = True
         if self.entry is not None:
             out["entry"] = self.entry
+        if self.group is not None:
+            out["group"] = self.group
         return out
 
 
@@ -63,6 +67,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
         (published[0], published[1]) if published else None,
         data.get("lossy", False),
         data.get("entry"),
+        data.get("group"),
     )
 
 

@@ -202,6 +202,30 @@ def _perform(
             scores.close()
 
 
+def run_models(
+    models: list[str],
+    data: str,
+    loading: dict[str, Any],
+    reading: dict[str, Any],
+    group_by: str | None,
+    folder: Path,
+) -> list[tuple[Path, str]]:
+    """Evaluate models on one corpus, each into a run directory of its own.
+
+    Returns:
+        For each its run directory and a name that the others do not have.
+    """
+    name = str(loading["like"])
+    requests = [Request(which, data, loading, reading, group_by) for which in models]
+    _perform(requests, folder, True, [], None)
+    short = [Path(which.rstrip("/")).name for which in models]
+    names = short if len(set(short)) == len(short) else models
+    return [
+        (folder / _slug(which, data, name), shown)
+        for which, shown in zip(models, names, strict=True)
+    ]
+
+
 def _repeat(
     what: str,
     models: list[str],

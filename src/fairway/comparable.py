@@ -1,0 +1,179 @@
+"""May two runs be compared: what forbids it, what must be known, which documents are the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairway import run as runs
+from fairway.errors import InputError, ProtocolError
+from fairway.record import Record
+from fairway.report import Report
+from fairway.signature import Signature, diff
+
+UNLIKE = {
+    "digest": "other text",
+    "protocol": "another convention",
+    "prefix": "another prefix",
+    "length": "windows of another length",
+    "stride": "windows that overlap otherwise",
+    "windows": "windows of another kind",
+    "join": "documents joined otherwise",
+    "norm": "text normalised otherwise",
+    "special": "special tokens read otherwise",
+    "chat": "other roles scored",
+    "unit": "another unit",
+    "bytes": "bytes counted otherwise",
+    "agg": "another average",
+}
+"""What makes two numbers incomparable, and what it means."""
+OPTIONS = {
+    "protocol": "--like", "prefix": "--prefix", "length": "--max-length", "stride": "--stride",
+    "norm": "--normalise", "special": "--special-tokens", "chat": "--chat",
+}  # fmt: skip
+"""The option that would make two runs alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A run as one side of a comparison.
+
+    Attributes:
+        name: what it is called.
+        signature: how its numbers were made.
+        report: its numbers.
+        records: of its documents, in order.
+    """
+
+    name: str
+    signature: Signature
+    report: Report
+    records: tuple[Record, ...]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of all its documents."""
+        return self.report.totals.per("bytes") / math.log(2)
+
+
+def read(folder: Path, name: str | None = None) -> Side:
+    """Read a finished run directory as a side of a comparison.
+
+    Raises:
+        InputError: when it is no finished run, or a report without its documents.
+    """
+    report = runs.read(folder)[1]
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is a report without its documents; a paired comparison needs the run "
+            "directory that eval --out writes."
+        )
+    records = tuple(record for block in runs.read_blocks(folder) for record in block)
+    return Side(name or folder.name, report.signature, report, records)
+
+
+def refuse(first: Side, second: Side, allow: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+    """Refuse runs whose numbers cannot be compared.
+
+    Returns:
+        The differences that were allowed.
+
+    Raises:
+        ProtocolError: naming the first difference and the command that would mend it.
+        InputError: when allow names a key that there is none of.
+    """
+    unknown = [key for key in allow if key not in UNLIKE]
+    if unknown:
+        raise InputError(f"--allow takes {', '.join(UNLIKE)}, and not {unknown[0]!r}.")
+    found = {
+        key: pair
+        for key, pair in diff(first.signature, second.signature).items()
+        if key in UNLIKE
+    }  # fmt: skip
+    if first.report.perplexity != second.report.perplexity:
+        raise ProtocolError(
+            f"{first.name} has {first.report.perplexity} and {second.name} "
+            f"{second.report.perplexity}: a masked model's is no probability of the text, so they "
+            "cannot be compared."
+        )
+    for key, (ours, theirs) in found.items():
+        if key in allow:
+            continue
+        raise ProtocolError(
+            f"{first.name} and {second.name} cannot be compared: {UNLIKE[key]} ({key}: "
+            f"{ours or 'none'} and {theirs or 'none'}). {_mend(key, found, first, second)}"
+        )
+    return {key: pair for key, pair in found.items() if key in allow}
+
+
+def _mend(key: str, found: dict[str, tuple[str, str]], first: Side, second: Side) -> str:
+    """Say what would make two runs alike."""
+    if key == "digest":
+        return "Evaluate both on the same data, or pass --allow digest if the texts are the same."
+    option = OPTIONS.get(key)
+    if option is None:
+        return f"Evaluate one of them again, or pass --allow {key}."
+    value: str | int = found[key][0]
+    side = second
+    if key == "length" and all(one.isdigit() for one in found[key]):
+        # The shorter window is the one that both models have.
+        value, side = min((int(found[key][0]), second), (int(found[key][1]), first), key=_length)
+    return (
+        f"Evaluate {side.name} again with {option} {value or 'none'}, or pass --allow {key} to say "
+        "so in the report."
+    )
+
+
+def _length(choice: tuple[int, Side]) -> int:
+    return choice[0]
+
+
+def warnings(first: Side, second: Side) -> tuple[str, ...]:
+    """Name what does not forbid a comparison and must be known."""
+    out = []
+    for key, what in (("dtype", "dtypes"), ("version", "versions of fairway")):
+        pair = first.signature.get(key), second.signature.get(key)
+        if pair[0] != pair[1]:
+            out.append(f"{what} differ: {pair[0]} and {pair[1]}")
+    for side in (first, second):
+        lossy = sum(record.lossy for record in side.records)
+        if lossy:
+            out.append(
+                f"{side.name}'s tokenizer does not give {lossy} of {len(side.records)} texts back "
+                "unchanged: it codes a changed text"
+            )
+        skipped = sum(record.totals.tokens_skipped for record in side.records)
+        if skipped:
+            out.append(f"{side.name} left {skipped} tokens unscored, their bytes uncounted")
+    if first.signature.get("tok") != second.signature.get("tok"):
+        out.append("tokenizers differ: token perplexities are not compared")
+    return tuple(out)
+
+
+def match(first: Side, second: Side) -> list[tuple[Record, Record]]:
+    """Pair the documents of two runs by their text.
+
+    Raises:
+        InputError: naming a document that one of them has not scored.
+    """
+    waiting: dict[str, list[Record]] = {}
+    for record in second.records:
+        waiting.setdefault(record.key, []).append(record)
+    out = []
+    for record in first.records:
+        others = waiting.get(record.key)
+        if not others:
+            raise InputError(
+                f"{record.id} is scored in {first.name} and not in {second.name}; a paired "
+                "comparison needs both runs to score the same documents."
+            )
+        out.append((record, others.pop(0)))
+    left = next((some[0] for some in waiting.values() if some), None)
+    if left is not None:
+        raise InputError(
+            f"{left.id} is scored in {second.name} and not in {first.name}; a paired comparison "
+            "needs both runs to score the same documents."
+        )
+    return out
