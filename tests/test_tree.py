@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.backends.transformers.tree import SHARED, common, pack, padded, plan
+from fairway.backends.transformers.tree import SHARED, common, pack, padded, plan, rounded
 
 BASE = [int(n) for n in np.random.default_rng(3).integers(0, 3, 200)]
 windows = st.lists(
@@ -86,3 +86,14 @@ def test_one_context_is_read_once() -> None:
     inputs = [np.array([*context, 1000 + i, 2000 + i]) for i in range(64)]
     assert len(pack(inputs).ids) == 500 + 128
     assert len(plan(inputs, 150)) == 1 and len(plan(inputs, 100)) == 2
+
+
+def test_lengths_are_few_and_hardly_longer() -> None:
+    sizes = range(1, 5000)
+    made = {rounded(size) for size in sizes}
+    assert len(made) < 200
+    assert all(size <= rounded(size) < size + max(8, size / 16) for size in sizes)
+    inputs = [np.arange(100), np.arange(50) + 7]
+    filled = pack(inputs, fill=True)
+    assert len(filled.ids) == rounded(150) and filled.segments[-1].parent == -1
+    assert [len(p) for p in filled.places] == [100, 50]

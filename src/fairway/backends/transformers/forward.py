@@ -101,7 +101,7 @@ def run(
 
 def _packed(model: Any, rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, Layout]:
     """Read windows in one row; give the hidden states that predict their targets."""
-    row = pack([one.inputs for one in rows])
+    row = pack([one.inputs for one in rows], fill=True)
     layout = lay_out(row, device)
     with packed_attention(model, layout):
         hidden = model.base_model(

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from fairway.backends.transformers.tree import rounded
+
 ROWS = {"cpu": 512, "cuda": 4096}
 """Rows of hidden states that are scored together."""
 TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
@@ -76,8 +78,13 @@ def score_rows(
     size = ROWS.get(kind, ROWS["cpu"])
     parts = []
     for at in range(0, len(targets), size):
-        some = hidden[at : at + size].to(head.module.weight.dtype)
-        parts.append(_rows(head, some, targets[at : at + size], want))
+        real = min(size, len(targets) - at)
+        # The last row again, up to a size that occurs often.
+        places = torch.arange(at, at + rounded(real), device=targets.device)
+        places = places.clamp(max=at + real - 1)
+        some = hidden[places].to(head.module.weight.dtype)
+        scored = _rows(head, some, targets[places], want)
+        parts.append({name: column[:real] for name, column in scored.items()})
     return fetch(parts)
 
 

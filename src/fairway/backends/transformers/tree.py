@@ -130,12 +130,23 @@ def common(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
     return first if unlike[first] else size
 
 
-def pack(inputs: Sequence[NDArray[np.int64]], share: bool = True) -> Packed:
+def rounded(size: int) -> int:
+    """Round a length up, by about a fiftieth, so that few different ones occur.
+
+    The libraries of matrix products compile a kernel for each size of matrix and keep it: with
+    every length there is, that costs time and, after some thousand batches, a gigabyte.
+    """
+    step = max(8, 1 << max(0, size.bit_length() - 6))
+    return -(-size // step) * step
+
+
+def pack(inputs: Sequence[NDArray[np.int64]], share: bool = True, fill: bool = False) -> Packed:
     """Lay windows into one row.
 
     Args:
         inputs: ids of each window.
         share: whether windows that begin alike share what they have in common.
+        fill: make the row's length a `rounded` one, with a segment that no window has.
     """
     segments: list[Segment] = []
     pieces: list[NDArray[np.int64]] = []
@@ -163,6 +174,10 @@ def pack(inputs: Sequence[NDArray[np.int64]], share: bool = True) -> Packed:
                 below.append(index)
         if below:
             waiting.append((below, alike, node, way))
+    rest = rounded(used) - used if fill else 0
+    if rest:
+        segments.append(Segment(used, rest, 0, -1))
+        pieces.append(np.zeros(rest, np.int64))
     return Packed(
         np.concatenate(pieces),
         np.concatenate([np.arange(s.depth, s.depth + s.length) for s in segments]),
