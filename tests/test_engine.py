@@ -255,6 +255,22 @@ def test_what_was_begun_is_committed_before_a_mistake_stops_the_run(
     assert sum(len(block) for block in run.read_blocks(folder)) == 5
 
 
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_other_devices_give_the_same(small: str, device: str, dtype: str) -> None:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[device]:
+        pytest.skip(f"this machine has no {device} device")
+    context = "the cat and the hen in the garden of the old inn, and "
+    documents = [Document(str(i), f"{i} the cat", context * (i % 2)) for i in range(20)]
+    here = list(fairway.load(small).score(documents, ["entropy", "rank", "top3"]))
+    there: Any = fairway.load(small, device=device, dtype=dtype)
+    assert there.path.packed
+    for one, other in zip(here, there.score(documents, ["entropy", "rank", "top3"]), strict=True):
+        gap = np.abs(one.logprobs - other.logprobs).max()
+        assert gap < (2e-4 if dtype == "float32" else 0.5)
+
+
 def test_threads(small: str) -> None:
     before = torch.get_num_threads()
     try:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
 from fairway.backends.transformers import forward, products
 from fairway.corpus import Document
 from fairway.scores import Totals
-
-if TYPE_CHECKING:
-    from fairway.backends.transformers.scoring import TransformersScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Trial:
     tokens: int
 
 
-def worthwhile(scorer: TransformersScorer) -> bool:
+def worthwhile(scorer: Any) -> bool:
     """Whether bfloat16 could be faster: a float32 model on a processor that has it."""
     device = scorer.loaded.model.get_input_embeddings().weight.device
     return (
@@ -48,7 +45,7 @@ def worthwhile(scorer: TransformersScorer) -> bool:
     )
 
 
-def compare(scorer: TransformersScorer, documents: Sequence[Document]) -> Trial | None:
+def compare(scorer: Any, documents: Sequence[Document]) -> Trial | None:
     """Score documents in both; the model stays in bfloat16, so the scorer is spent.
 
     Returns:
@@ -74,7 +71,7 @@ def compare(scorer: TransformersScorer, documents: Sequence[Document]) -> Trial 
     return Trial(slow / quick, difference, max(map(abs, gaps)), len(gaps), tokens)
 
 
-def _timed(scorer: TransformersScorer, documents: Sequence[Document]) -> tuple[list[Totals], float]:
+def _timed(scorer: Any, documents: Sequence[Document]) -> tuple[list[Totals], float]:
     """Score twice and time the second, when kernels are made and memory is there."""
     list(scorer.score(documents))
     start = time.perf_counter()
