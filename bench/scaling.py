@@ -4,7 +4,7 @@
 
 The built-in model on a corpus of documents of realistic lengths, through `fairway.evaluate` with a
 run directory, so that reading, tokenizing, statistics and commits are in it. Start-up is left out.
-``linear``: CPU seconds a token from 100k to 1M over those from 10k to 100k.
+``linear``: CPU seconds of each further token from 100k to 1M over those from 10k to 100k.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,10 @@ def main() -> None:
                 runs: Any = work("scaling.py", job)
                 for size, run in zip(SIZES, runs, strict=True):
                     found.setdefault((threads, size), []).append(run)
-                each = [run["cpu"] / run["tokens"] for run in runs]
-                linear[threads].append(each[3] / each[2])
+                more = [
+                    (b["cpu"] - a["cpu"]) / (b["tokens"] - a["tokens"]) for a, b in pairwise(runs)
+                ]
+                linear[threads].append(more[2] / more[1])
     for (threads, _), runs in sorted(found.items()):
         cpu, tokens = middle([run["cpu"] for run in runs]), runs[0]["tokens"]
         rows.append(

@@ -36,7 +36,7 @@ MEANING = {
         "vs_import": "`fairway score` from cold over the imports alone",
         "help_ms": "`fairway --help`, milliseconds over the bare interpreter",
     },
-    "scaling": {"linear": "CPU time a token at 1M tokens over that at 100k, two threads"},
+    "scaling": {"linear": "CPU time of a further token up to 1M over that up to 100k, two threads"},
 }
 
 
