@@ -1,4 +1,4 @@
-"""One document of 100,000 tokens, in windows that overlap by half, and in disjoint ones.
+"""One document of over 100,000 tokens, in windows that overlap by half, and in disjoint ones.
 
     make bench NAME=long
 
