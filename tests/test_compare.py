@@ -133,6 +133,20 @@ def test_a_text_that_stands_twice_is_paired_twice(runs: Path) -> None:
     assert comparison.compare(*doubled).byte.documents == 27
 
 
+def test_tests_that_disagree_are_said(runs: Path) -> None:
+    """Of four documents no pattern of signs is rare enough, however clear the difference."""
+    a = sides(runs, "a")[0]
+    records = a.records[:4]
+    worse = [
+        replace(r, totals=replace(r.totals, nll=r.totals.nll + 0.5 * r.totals.bytes))
+        for r in records
+    ]
+    few = replace(a, records=records)
+    found = comparison.compare(few, replace(few, name="b", records=tuple(worse)))
+    assert found.byte.p_t < 0.05 < found.byte.p_flip == 0.125
+    assert found.verdict == "undecided" and "tests disagree" in found.sentence()
+
+
 def test_several_runs_are_ranked(runs: Path) -> None:
     a, b = sides(runs, "a", "b")
     ranking = comparison.rank([b, a, replace(a, name="twin")])

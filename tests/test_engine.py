@@ -94,6 +94,16 @@ def test_either_kernel_gives_the_same(
     assert np.abs(score.logprobs - expected).max() < 2e-5
 
 
+@pytest.mark.parametrize("name", ["gpt2", "phi"])
+def test_a_float64_model_stays_in_float64(name: str) -> None:
+    model = build(name).double()
+    scorer = backend.load(model, tokenizer=tokenizer())
+    assert scorer.path.head is not None
+    score = next(iter(scorer.score([Document("x", "the cat and the hen in the garden")])))
+    expected = reference(model, [0, *score.ids.tolist()], 1)
+    assert np.abs(score.logprobs - expected).max() < 1e-10
+
+
 def test_a_model_is_left_as_it_was() -> None:
     model = build("gpt2")
     before = [type(m.act).__name__ for m in model.transformer.h.modules() if hasattr(m, "act")]

@@ -110,12 +110,17 @@ def _fill(running: Running, head: Head, hidden: torch.Tensor, size: int) -> None
 
 
 def _target_logits(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Compute the ``(rows,)`` float32 logits of the targets alone."""
-    out = (head.module.weight[targets].float() * hidden.float()).sum(-1)
+    """Compute the ``(rows,)`` logits of the targets alone, in float32 at least."""
+    out = (_full(head.module.weight[targets]) * _full(hidden)).sum(-1)
     bias = getattr(head.module, "bias", None)
     if bias is not None:
-        out += bias[targets].float()
+        out += _full(bias[targets])
     return _finish(head, out)
+
+
+def _full(values: torch.Tensor) -> torch.Tensor:
+    """Lift half precision to float32."""
+    return values if values.dtype in FULL else values.float()
 
 
 def _finish(head: Head, logits: torch.Tensor) -> torch.Tensor:
@@ -129,7 +134,7 @@ def _finish(head: Head, logits: torch.Tensor) -> torch.Tensor:
 def _tile(
     head: Head, hidden: torch.Tensor, start: int, end: int, shift: torch.Tensor
 ) -> torch.Tensor:
-    """Compute ``(tokens, rows)`` float32 logits of a stretch of the vocabulary, minus shift.
+    """Compute ``(tokens, rows)`` logits of a stretch of the vocabulary, minus shift.
 
     Where nothing stands between product and logits the shift is taken off inside the product, in
     float32, before it is rounded to the model's dtype: logits near the shift keep their digits.
@@ -137,18 +142,18 @@ def _tile(
     weight = head.module.weight[start:end]
     bias = getattr(head.module, "bias", None)
     if bias is None and head.scale == 1.0 and not head.cap:
-        return functional.linear(weight, hidden, -shift).float()
-    rows = functional.linear(weight, hidden).float()
+        return _full(functional.linear(weight, hidden, -shift))
+    rows = _full(functional.linear(weight, hidden))
     if bias is not None:
-        rows += bias[start:end, None].float()
-    return _finish(head, rows).sub_(shift.float())
+        rows += _full(bias[start:end, None])
+    return _finish(head, rows).sub_(shift.to(rows.dtype))
 
 
 class Running:
     """Sums over tiles of the vocabulary: an online log-sum-exp, and what else is wanted.
 
     Args:
-        target: ``(rows,)`` float32 logits of the targets.
+        target: ``(rows,)`` logits of the targets.
         targets: ``(rows,)`` their ids.
         want: names of further columns.
         careful: take each tile's own largest logit off before exponentiating.
@@ -270,7 +275,7 @@ def columns(
     logits: torch.Tensor, targets: torch.Tensor, want: Collection[str]
 ) -> dict[str, torch.Tensor]:
     """Score rows whose ``(rows, vocabulary)`` logits are there already, as the model gave them."""
-    rows = logits.float()
+    rows = _full(logits)
     target = rows.gather(1, targets[:, None]).squeeze(1)
     running = Running(target, targets, want)
     shift = rows.amax(1)
