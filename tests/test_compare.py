@@ -144,7 +144,7 @@ def test_tests_that_disagree_are_said(runs: Path) -> None:
     few = replace(a, records=records)
     found = comparison.compare(few, replace(few, name="b", records=tuple(worse)))
     assert found.byte.p_t < 0.05 < found.byte.p_flip == 0.125
-    assert found.verdict == "undecided" and "tests disagree" in found.sentence()
+    assert found.verdict == "undecided" and "and tests disagree" in found.sentence()
 
 
 def test_several_runs_are_ranked(runs: Path) -> None:

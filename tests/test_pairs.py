@@ -25,8 +25,8 @@ def drawn(n: int, shift: float, seed: int = 0) -> Paired:
 
 def test_equal_counts_are_scipys_paired_t() -> None:
     draw = np.random.default_rng(1)
-    first, second = draw.normal(100, 9, 30), draw.normal(103, 9, 30)
-    found = difference(Paired(first, second, np.full(30, 40)))
+    first, second = draw.normal(100, 9, 230), draw.normal(103, 9, 230)
+    found = difference(Paired(first, second, np.full(230, 40)))
     t = scipy.stats.ttest_rel(second, first)
     low, high = t.confidence_interval(0.95)
     assert found.p_t == pytest.approx(t.pvalue, abs=1e-12)
@@ -36,18 +36,61 @@ def test_equal_counts_are_scipys_paired_t() -> None:
 
 def test_the_error_is_the_ratio_estimators() -> None:
     """Against a regression through the origin with cluster-robust errors, written out."""
-    sample = drawn(60, -0.02)
+    sample = drawn(260, -0.02)
     found = difference(sample)
     apart = sample.second - sample.first
     weight = sample.counts.astype(float)
     slope = np.sum(apart) / np.sum(weight)
-    meat = np.sum((apart - slope * weight) ** 2) * 60 / 59
+    meat = np.sum((apart - slope * weight) ** 2) * 260 / 259
     assert found.error == pytest.approx(math.sqrt(meat) / np.sum(weight), rel=1e-9)
     share = np.sum(sample.second) / np.sum(sample.first)
-    meat = np.sum((sample.second - share * sample.first) ** 2) * 60 / 59
-    half = scipy.stats.t.ppf(0.975, 59) * math.sqrt(meat) / np.sum(sample.first)
+    meat = np.sum((sample.second - share * sample.first) ** 2) * 260 / 259
+    half = scipy.stats.t.ppf(0.975, 259) * math.sqrt(meat) / np.sum(sample.first)
     assert found.relative == pytest.approx(share - 1, rel=1e-9)
     assert found.relative_high - found.relative == pytest.approx(half, rel=1e-9)
+
+
+def test_the_paired_t_is_that_of_the_documents_nats() -> None:
+    sample = drawn(60, -0.002)
+    found = difference(sample)
+    assert found.p_t == pytest.approx(
+        scipy.stats.ttest_1samp(sample.second - sample.first, 0).pvalue
+    )
+
+
+def test_few_documents_get_the_studentised_bootstrap() -> None:
+    """Against a plain loop of Efron and Tibshirani's algorithm with resamples of its own."""
+    sample = drawn(25, 0.05, 3)
+    x, c = sample.second - sample.first, sample.counts.astype(float)
+
+    def ratio(x: np.ndarray, c: np.ndarray) -> tuple[float, float]:
+        r = x.sum() / c.sum()
+        return r, math.sqrt(25 / 24 * ((x - r * c) ** 2).sum()) / c.sum()
+
+    value, error = ratio(x, c)
+    draw = np.random.default_rng(99)
+    quotients = []
+    for _ in range(20_000):
+        places = draw.integers(0, 25, 25)
+        r, e = ratio(x[places], c[places])
+        quotients.append((r - value) / e)
+    low, high = np.quantile(quotients, [0.025, 0.975])
+    found = difference(sample)
+    assert found.low == pytest.approx(value - high * error, abs=0.15 * error)
+    assert found.high == pytest.approx(value - low * error, abs=0.15 * error)
+    mixed = draw.permutation(25)
+    again = difference(sample.take(mixed))
+    assert (again.low, again.high) == pytest.approx((found.low, found.high), rel=1e-12)
+    few = difference(sample.take(np.arange(7)))
+    t = scipy.stats.t.ppf(0.975, 6)
+    assert few.high - few.value == pytest.approx(t * few.error)
+
+
+def test_documents_that_do_not_vary_get_an_interval_of_no_width() -> None:
+    counts = np.arange(10, 30)
+    found = difference(Paired(2.0 * counts, 2.5 * counts, counts))
+    assert found.low == pytest.approx(0.5) and found.high == pytest.approx(0.5)
+    assert found.relative_low == pytest.approx(0.25) and found.real
 
 
 @settings(max_examples=60, deadline=None)

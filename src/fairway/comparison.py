@@ -74,11 +74,13 @@ class Comparison:
                 f"{bits[0]:.4g} bits per byte on one document; whether that holds for others "
                 "cannot be told from one."
             )
-        if self.verdict == "undecided" and min(found.p_t, found.p_flip) < 1 - found.level:
+        mixed = found.excludes or min(found.p_t, found.p_flip) < 1 - found.level
+        if self.verdict == "undecided" and mixed:
             return (
                 f"{name} and {self.first.name} cannot be told apart with confidence: "
-                f"{found.value / LN2:+.4f} bits per byte on {count}, and the two tests disagree "
-                f"(paired t p = {found.p_t:.2g}, sign flips p = {found.p_flip:.2g})."
+                f"{found.value / LN2:+.4f} bits per byte ({found.level:.0%} {bits[1]:+.4f} to "
+                f"{bits[2]:+.4f}, {count}), and interval and tests disagree (paired t p = "
+                f"{found.p_t:.2g}, sign flips p = {found.p_flip:.2g})."
             )
         if self.verdict == "undecided":
             more = ""

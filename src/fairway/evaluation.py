@@ -20,7 +20,7 @@ from fairway.report import Group, Report, absent
 from fairway.run import Run
 from fairway.scorer import Scorer
 from fairway.scores import Totals, exp
-from fairway.statistics import Interval, MacroBootstrap, Moments, intervals
+from fairway.statistics import Few, Interval, MacroBootstrap, Moments, intervals
 
 if TYPE_CHECKING:
     from fairway.corpus import Corpus, Document
@@ -60,7 +60,8 @@ class Sums:
     seed: int
     totals: Totals = field(default_factory=Totals)
     moments: Moments = field(default_factory=Moments)
-    groups: dict[str, tuple[Totals, Moments]] = field(default_factory=dict)
+    few: Few = field(default_factory=Few)
+    groups: dict[str, tuple[Totals, Moments, Few]] = field(default_factory=dict)
     bootstrap: MacroBootstrap = field(default_factory=MacroBootstrap)
     published: tuple[float, int] = (0.0, 0)
     perplexities: tuple[float, int] = (0.0, 0)
@@ -72,6 +73,7 @@ class Sums:
         moments = Moments.of(kept.totals, kept.token_nll2)
         self.totals = self.totals + kept.totals
         self.moments = self.moments + moments
+        self.few.add(kept.totals)
         self.lossy += kept.lossy
         self.spelled += document.ids is not None and document.byte_count is None
         if kept.published is not None:
@@ -84,8 +86,9 @@ class Sums:
             self.perplexities = self.perplexities[0] + one, self.perplexities[1] + 1
         if self.group_by:
             name = group_of(document, self.group_by)
-            totals, earlier = self.groups.get(name, (Totals(), Moments()))
-            self.groups[name] = totals + kept.totals, earlier + moments
+            totals, earlier, few = self.groups.get(name, (Totals(), Moments(), Few()))
+            few.add(kept.totals)
+            self.groups[name] = totals + kept.totals, earlier + moments, few
             self.bootstrap.add(name, f"{document.id}\0{kept.key}", kept.totals)
 
 
@@ -183,7 +186,7 @@ def evaluate(
         if (
             precision is not None
             and sums.moments.documents >= PILOT
-            and statistics.half_width(sums.moments) <= precision
+            and statistics.half_width(sums.moments, few=sums.few) <= precision
         ):
             break
     report = _report(scorer, corpus, like, sums)
@@ -254,7 +257,7 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
     notes = list(getattr(scorer, "notes", ()))
     reasons = absent(sums.totals, sums.moments)
     overrides: dict[str, float] = {}
-    found = intervals(sums.moments)
+    found = intervals(sums.moments, few=sums.few)
     if sums.spelled:
         signature = signature.with_(bytes="tokens")
         notes.append(
@@ -299,9 +302,13 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
         reasons=reasons,
         groups=tuple(
             Group(
-                name, totals, intervals(moments), absent(totals, moments), moments.design_effect()
-            )
-            for name, (totals, moments) in sums.groups.items()
+                name,
+                totals,
+                intervals(moments, few=few),
+                absent(totals, moments),
+                moments.design_effect(),
+            )  # fmt: skip
+            for name, (totals, moments, few) in sums.groups.items()
         ),
         macro=_macro(sums),
         skipped_rows=tuple(
@@ -316,7 +323,7 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
 
 def _macro(sums: Sums) -> dict[str, tuple[float, float, float]]:
     """Average over groups, each weighing the same, with bootstrap intervals."""
-    scored = [totals for totals, _ in sums.groups.values() if totals.tokens]
+    scored = [totals for totals, *_ in sums.groups.values() if totals.tokens]
     if len(scored) < 2:
         return {}
     out = {}

@@ -12,7 +12,7 @@ from fairway import __version__
 from fairway.errors import InputError
 from fairway.scores import Score, Totals, add, number, ratios, read_totals, real
 from fairway.signature import Signature, parse
-from fairway.statistics import Interval, Moments, absence, intervals
+from fairway.statistics import Few, Interval, Moments, absence, intervals
 
 FORMAT = 1
 """Version of the JSON contract; it grows only when old readers would misread it."""
@@ -288,6 +288,9 @@ def summarize(
     moments = sum(
         (Moments.of(score.totals, token_squares(score)) for score in kept), start=Moments()
     )
+    few = Few()
+    for score in kept:
+        few.add(score.totals)
     notes = []
     if any(score.lossy for score in kept):
         notes.append("the tokenizer does not give the text back unchanged: bytes are the source's")
@@ -297,7 +300,7 @@ def summarize(
         protocol=signature.get("protocol") or "",
         signature=signature.with_(data=data, documents=len(kept)),
         totals=totals,
-        intervals=intervals(moments),
+        intervals=intervals(moments, few=few),
         reasons=absent(totals, moments),
         design_effect=moments.design_effect(),
         notes=tuple(notes),

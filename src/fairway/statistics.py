@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,14 @@ from fairway.scores import UNITS, Totals, exp
 
 LEVEL = 0.95
 REPLICATES = 1000
+RESAMPLES = 1999
+"""Of the studentised bootstrap."""
+FEW = (8, 200)
+"""Documents from and up to which intervals are the studentised bootstrap's.
+
+With 40 documents of uneven length the t interval covers 85 to 92% on some real populations, the
+bootstrap's 90 to 96% (`bench/coverage.py`); above 200 the two agree.
+"""
 
 
 class Interval(NamedTuple):
@@ -123,8 +131,90 @@ def quantile(documents: int, level: float = LEVEL) -> float:
     return float(stdtrit(documents - 1, 0.5 + level / 2))
 
 
-def intervals(moments: Moments, level: float = LEVEL) -> dict[str, Interval]:
+@dataclass(slots=True)
+class Few:
+    """The documents' own sums, kept as long as there are few of them.
+
+    Attributes:
+        rows: nll and the count of each unit of `UNITS`, a row per scored document; None once
+            there are more than `FEW` allows.
+    """
+
+    rows: list[tuple[float, ...]] | None = field(default_factory=list)
+
+    def add(self, totals: Totals) -> None:
+        """Add one document."""
+        if self.rows is None or not totals.tokens:
+            return
+        self.rows.append((totals.nll, *(getattr(totals, unit) for unit in UNITS)))
+        if len(self.rows) > FEW[1]:
+            self.rows = None
+
+    def span(self, unit: str, level: float = LEVEL) -> tuple[float, float] | None:
+        """Give the studentised bootstrap's interval of nats per unit; None where it is not used."""
+        if self.rows is None or len(self.rows) < FEW[0]:
+            return None
+        table = np.array(self.rows)
+        return studentised(table[:, 0], table[:, 1 + UNITS.index(unit)], level)
+
+
+def studentised(
+    values: NDArray[np.floating], counts: NDArray[Any], level: float = LEVEL, seed: int = 0
+) -> tuple[float, float] | None:
+    """Give the studentised (bootstrap-t) interval of ``sum(values) / sum(counts)``.
+
+    Documents are resampled; each resample's ratio is set against its own standard error, so that
+    the quantiles follow a skewed sampling distribution where Student's t does not (Efron and
+    Tibshirani 1993, chapter 12). The order of the documents does not matter.
+
+    Args:
+        values: ``(n,)`` of each document.
+        counts: ``(n,)`` likewise, what is divided by.
+        level: of the interval.
+        seed: of the resampling.
+
+    Returns:
+        Its ends; None outside `FEW`, or where the documents do not vary.
+    """
+    n = len(values)
+    if not FEW[0] <= n <= FEW[1] or not counts.sum():
+        return None
+    order = np.lexsort((counts, values))
+    x, c = np.asarray(values, np.float64)[order], np.asarray(counts, np.float64)[order]
+    scale = float(np.abs(x).max()) or 1.0
+    x = x / scale
+    ratio = math.fsum(x) / math.fsum(c)
+    apart = x - ratio * c
+    error = math.sqrt(n / (n - 1) * float(apart @ apart)) / c.sum()
+    # What does not vary but for rounding has no distribution to follow.
+    if error <= 1e-12 * abs(ratio):
+        return None
+    places = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    places += np.arange(RESAMPLES)[:, None] * n
+    times = np.bincount(places.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n).astype(float)
+    sums = times @ c
+    kept = sums > 0
+    times, sums = times[kept], sums[kept]
+    shifted = times @ apart / sums
+    squares = times @ (apart * apart) - 2 * shifted * (times @ (apart * c))
+    squares += shifted * shifted * (times @ (c * c))
+    errors = np.sqrt(np.maximum(squares, 0.0) * n / (n - 1)) / sums
+    alive = errors > 1e-9 * error
+    if alive.sum() < RESAMPLES // 2:
+        return None
+    low, high = np.quantile(shifted[alive] / errors[alive], [0.5 - level / 2, 0.5 + level / 2])
+    return float(ratio - high * error) * scale, float(ratio - low * error) * scale
+
+
+def intervals(
+    moments: Moments, level: float = LEVEL, few: Few | None = None
+) -> dict[str, Interval]:
     """Compute the clustered interval of each metric; those of perplexities from the endpoints.
+
+    Args:
+        moments: of the documents.
+        level: of the intervals.
+        few: the documents themselves, where there are few.
 
     Returns:
         Intervals by metric name; empty below two documents (`absence` says why).
@@ -133,7 +223,7 @@ def intervals(moments: Moments, level: float = LEVEL) -> dict[str, Interval]:
         return {}
     out: dict[str, Interval] = {}
     t = quantile(moments.documents, level)
-    method = f"documents as clusters, t with {moments.documents - 1} degrees of freedom"
+    student = f"documents as clusters, t with {moments.documents - 1} degrees of freedom"
     bits = 1 / math.log(2)
     for unit, linear, scale, exponential in (
         ("tokens", "nll_per_token", 1.0, "perplexity"),
@@ -144,7 +234,14 @@ def intervals(moments: Moments, level: float = LEVEL) -> dict[str, Interval]:
         r, se = moments.ratio(unit), moments.standard_error(unit)
         if math.isnan(se):
             continue
-        low, high = max(r - t * se, 0.0), r + t * se
+        low, high, method = r - t * se, r + t * se, student
+        span = few.span(unit, level) if few is not None else None
+        if span is not None:
+            low, high = span
+            method = (
+                f"documents as clusters, studentised bootstrap of {moments.documents} documents"
+            )
+        low = max(low, 0.0)
         if linear:
             out[linear] = Interval(low * scale, high * scale, level, method)
         if exponential:
@@ -169,10 +266,13 @@ def documents_needed(moments: Moments, precision: float, level: float = LEVEL) -
     return max(2, math.ceil((1.96 * spread / math.log1p(precision)) ** 2))
 
 
-def half_width(moments: Moments, level: float = LEVEL) -> float:
+def half_width(moments: Moments, level: float = LEVEL, few: Few | None = None) -> float:
     """Give the relative half-width of perplexity's interval, NaN below two documents."""
     if moments.documents < 2:
         return math.nan
+    span = few.span("tokens", level) if few is not None else None
+    if span is not None:
+        return math.expm1((span[1] - span[0]) / 2)
     return math.expm1(quantile(moments.documents, level) * moments.standard_error("tokens"))
 
 
