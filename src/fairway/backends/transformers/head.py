@@ -260,8 +260,8 @@ class Running:
 
     @property
     def overflown(self) -> bool:
-        """Whether a sum left what float32 can hold."""
-        over = torch.isposinf(self.lse)
+        """Whether a sum left what float32 can hold; behind an infinite one all is no number."""
+        over = torch.isposinf(self.lse) | torch.isnan(self.lse)
         if self.mean is not None:
             over |= torch.isinf(self.mean)
         return bool(over.any())
