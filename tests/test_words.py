@@ -551,6 +551,8 @@ def test_segments_as_spans_and_pieces(small: str) -> None:
         fairway.word_surprisals(text, small, segment=lambda _: ["stop", "do"])
     with pytest.raises(InputError, match="in order"):
         fairway.word_surprisals(text, small, segment=lambda _: [(3, 5), (1, 2)])
+    with pytest.raises(InputError, match="neither"):
+        fairway.word_surprisals(text, small, segment=lambda _: [3])  # type: ignore
 
 
 def test_named_segmenters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -625,6 +627,7 @@ def test_the_command(small: str) -> None:
         (["--by", "word", "我喜欢吃苹果"], "segmenter"),
         (["--by", "word", "a", "--segmenter", "nothing"], "MODULE:FUNCTION"),
         (["--by", "word", "a", "--segmenter", "character", "--uncorrected"], "leave"),
+        (["--by", "word", "a", "--segmenter", "os:listdir"], "fails on a text"),
         (["--uncorrected", "a"], "go with --by word"),
         (["--csv", "a"], "go with --by word"),
         (["--by", "word", "a", "--tokens"], "not both"),

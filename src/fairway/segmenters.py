@@ -64,7 +64,13 @@ def spans(text: str, segment: Segmenter | None = None) -> NDArray[np.int64]:
                 )
             end = start + len(piece)
         else:
-            start, end = piece
+            try:
+                start, end = piece
+            except (TypeError, ValueError):
+                raise InputError(
+                    f"The segmenter gave {piece!r}, which is neither a string nor a span (start, "
+                    "end)."
+                ) from None
             if not reached <= start <= end <= len(text):
                 raise InputError(
                     f"The segmenter gave the span ({start}, {end}) behind {reached} in a text of "
@@ -117,8 +123,14 @@ def named(name: str) -> Segmenter:
         raise InputError(f"The segmenter {name} cannot be loaded: {problem}.") from None
     if not callable(found):
         raise InputError(f"The segmenter {name} is no function.")
-    chosen: Segmenter = found
-    return chosen
+
+    def segment(text: str) -> Iterable[str] | Iterable[tuple[int, int]]:
+        try:
+            return list(found(text))
+        except Exception as problem:  # whatever somebody else's code raises
+            raise InputError(f"The segmenter {name} fails on a text: {problem!r}.") from problem
+
+    return segment
 
 
 def _icu() -> Segmenter:

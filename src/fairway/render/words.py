@@ -42,7 +42,8 @@ def table(console: Console, item: Words) -> None:
         out.add_row(*cells, str(tokens), Text(joined, style="yellow"))
     console.print(out)
     if item.rest_tokens:
-        line = f"behind the last word: {figure(item.rest / LN2)} bits, {item.rest_tokens} tokens"
+        count = f"{item.rest_tokens} token{'s' * (item.rest_tokens != 1)}"
+        line = f"behind the last word: {figure(item.rest / LN2)} bits, {count}"
         console.print(Text(line, style="dim"))
     console.print(Text(_basis(item), style="dim"))
 
