@@ -20,6 +20,7 @@ _LAZY = {
     "load": "fairway.api",
     "read": "fairway.corpus",
     "score": "fairway.api",
+    "word_surprisals": "fairway.api",
 }
 
 __all__ = [
@@ -36,10 +37,11 @@ __all__ = [
     "load",
     "read",
     "score",
+    "word_surprisals",
 ]
 
 if TYPE_CHECKING:
-    from fairway.api import compare, evaluate, load, score
+    from fairway.api import compare, evaluate, load, score, word_surprisals
     from fairway.corpus import Document, read
     from fairway.errors import FairwayError
     from fairway.report import Report

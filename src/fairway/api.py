@@ -22,6 +22,8 @@ from fairway.scores import Score, draw_with
 
 if TYPE_CHECKING:
     from fairway.comparison import Comparison
+    from fairway.segmenters import Segmenter
+    from fairway.words import Words
 
 DEFAULT = "hf:builtin"
 
@@ -80,7 +82,7 @@ def score(
         text: what to score; a list gives a list.
         model: as `load` takes it.
         context: text that stands before and is not scored.
-        want: further columns: entropy, rank, top.
+        want: further columns: entropy, rank, top, boundary.
         options: as `load` takes them.
 
     Raises:
@@ -93,6 +95,41 @@ def score(
     documents = [Document(f"text {i + 1}", one, context) for i, one in enumerate(texts)]
     scores = list(load(model, **options).score(documents, want))
     return scores[0] if isinstance(text, str) else scores
+
+
+def word_surprisals(
+    text: str | Sequence[str],
+    model: Any = DEFAULT,
+    *,
+    context: str = "",
+    corrected: bool = True,
+    segment: Segmenter | str | None = None,
+    **options: Any,
+) -> Words | list[Words]:
+    """Give the surprisal of each word of a text, or of each of a list of texts.
+
+    Args:
+        text: what to score; a list gives a list.
+        model: as `load` takes it.
+        context: text that stands before and is not scored.
+        corrected: move what a beginning-of-word token says of the word before it to that word.
+        segment: gives a text's words as spans or strings, or the name of a segmenter (``icu``,
+            ``character``, ``MODULE:FUNCTION``); None = what stands between white space.
+        options: as `load` takes them.
+
+    Raises:
+        InputError: when a text is empty or not a string, or when most of it is in a script without
+            spaces and there is no segmenter.
+        ModelError: when the tokenizer does not mark where words are.
+    """
+    from fairway import segmenters, words
+
+    cut = segmenters.named(segment) if isinstance(segment, str) else segment
+    want = (words.COLUMN,) if corrected and cut is None else ()
+    found = score(text, model, context=context, want=want, **options)
+    if isinstance(found, Score):
+        return words.by_word(found, corrected, cut)
+    return [words.by_word(one, corrected, cut) for one in found]
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from fairway.errors import InputError
 
 if TYPE_CHECKING:
     from fairway.report import Report
+    from fairway.words import Words
 
 
 def score(
@@ -27,6 +28,17 @@ def score(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Show each token's surprisal as a heat map.")
     ] = False,
+    by: Annotated[
+        str | None, typer.Option(metavar="word", help="Show the surprisal of each word.")
+    ] = None,
+    uncorrected: Annotated[
+        bool,
+        typer.Option("--uncorrected", help="With --by word: plain sums of the tokens' surprisal."),
+    ] = False,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(help="With --by word: what finds words: icu, character, MODULE:FUNCTION."),
+    ] = None,
     like: o.Like = "fairway",
     prefix: o.Prefix = None,
     max_length: o.MaxLength = None,
@@ -40,23 +52,37 @@ def score(
     threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
     json: o.Json = False,
+    csv: o.Csv = False,
     html: o.Html = None,
 ) -> None:
     """Print the perplexity of a text, with units, a rule of thumb and the signature."""
+    _agree(by, uncorrected, segmenter, tokens, csv, json)
     given = _texts(texts or [], file or [])
     from fairway.api import load
     from fairway.corpus import Document, read
     from fairway.report import dumps, summarize
 
+    want: tuple[str, ...] = ()
+    cut = None
+    if by is not None:
+        from fairway import segmenters, words
+
+        cut = segmenters.named(segmenter) if segmenter is not None else None
+        for _, text in given:
+            # Before the model is loaded, which takes longer.
+            segmenters.spans(text, cut)
+        want = (words.COLUMN,) if not uncorrected and cut is None else ()
     scorer = load(
         model, like=like, prefix=prefix, max_length=max_length, stride=stride,
         special_tokens=special_tokens, adapter=adapter, revision=revision, dtype=dtype,
         device=device, device_map=device_map, threads=threads, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     corpus = read([Document(name, text, context) for name, text in given])
-    scores = list(scorer.score(corpus))
+    scores = list(scorer.score(corpus, want))
     report = summarize(scores, scorer.signature.with_(digest=corpus.digest))
-    if json:
+    if by is not None:
+        _show_words([words.by_word(one, not uncorrected, cut) for one in scores], report, json, csv)
+    elif json:
         typer.echo(dumps([report]))
     else:
         _show(report, tokens)
@@ -85,6 +111,60 @@ def _show(report: Report, tokens: bool) -> None:
             terminal.heat_map(console, entry["tokens"])
             console.print()
     terminal.report(console, report)
+
+
+def _agree(
+    by: str | None, uncorrected: bool, segmenter: str | None, tokens: bool, csv: bool, json: bool
+) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        InputError: for those.
+    """
+    if by not in (None, "word"):
+        raise InputError(f"--by {by!r} is not known; it takes word.")
+    if by is None and (uncorrected or segmenter is not None or csv):
+        raise InputError("--uncorrected, --segmenter and --csv go with --by word.")
+    if by is not None and tokens:
+        raise InputError("Give --tokens or --by word, and not both.")
+    if json and csv:
+        raise InputError("Give --json or --csv, and not both.")
+    if uncorrected and segmenter is not None:
+        raise InputError(
+            "--segmenter gives plain sums already, since its words have no mark; leave "
+            "--uncorrected away."
+        )
+
+
+def _show_words(items: list[Words], report: Report, json: bool, csv: bool) -> None:
+    """Print words in the form that was asked for."""
+    from fairway.render import words as render
+
+    if csv:
+        typer.echo(render.as_csv(items), nl=False)
+        return
+    if json:
+        import json as encoder
+
+        data = {
+            "model": report.model,
+            "signature": str(report.signature),
+            "texts": [item.to_json() for item in items],
+        }
+        typer.echo(encoder.dumps(data, ensure_ascii=False, indent=2, allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    from fairway.render.visible import plain
+
+    console = Console()
+    for item in items:
+        if len(items) > 1:
+            console.print(Text(plain(item.id), style="bold"))
+        render.table(console, item)
+        console.print()
+    console.print(Text(f"signature: {report.signature}", style="dim"), soft_wrap=True)
 
 
 def _texts(texts: list[str], files: list[Path]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway.backends.transformers import vocabulary
 from fairway.corpus import Document
 from fairway.errors import InputError, ModelError
 from fairway.protocol import Tokenizing
@@ -163,29 +164,7 @@ def _given(document: Document, size: int) -> Encoded:
 
 
 def raw_bytes(tokenizer: Any, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count the bytes of each token from the vocabulary's own spelling, not by decoding it.
-
-    Byte-level vocabularies spell each byte as one character; SentencePiece ones spell a lone
-    byte ``<0xNN>`` and a blank as U+2581.
-    """
-    special = set(tokenizer.all_special_ids)
+    """Count the bytes of each token from the vocabulary's own spelling, not by decoding it."""
     unique, where = np.unique(ids, return_inverse=True)
-    spelled = tokenizer.convert_ids_to_tokens(unique.tolist())
-    byte_level = _is_byte_level(tokenizer)
-    sizes = []
-    for token, spelling in zip(unique.tolist(), spelled, strict=True):
-        if token in special:
-            sizes.append(0)
-        elif byte_level:
-            sizes.append(len(spelling))
-        elif len(spelling) == 6 and spelling.startswith("<0x") and spelling.endswith(">"):
-            sizes.append(1)
-        else:
-            sizes.append(len(spelling.replace("▁", " ").encode("utf-8", "surrogatepass")))
-    return np.asarray(sizes, dtype=np.int64)[where]
-
-
-def _is_byte_level(tokenizer: Any) -> bool:
-    """Whether the vocabulary spells bytes as characters: a blank becomes U+0120."""
-    ids = tokenizer(" ", add_special_tokens=False)["input_ids"]
-    return "Ġ" in "".join(tokenizer.convert_ids_to_tokens(list(ids)))
+    spelled = vocabulary.spell(tokenizer, unique.tolist())
+    return np.asarray([len(one) for one in spelled], dtype=np.int64)[where]

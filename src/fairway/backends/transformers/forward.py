@@ -42,11 +42,13 @@ class Path:
         packed: windows lie in one row without padding, and what they begin with alike is read
             once.
         products: faster equals of the model's matrix products and activations.
+        sets: ``(k, vocabulary)`` booleans: sets of tokens whose probability is wanted.
     """
 
     head: heads.Head | None = None
     packed: bool = False
     products: Products = field(default_factory=Products)
+    sets: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
 
 def pad(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -81,7 +83,7 @@ def run(
     device = model.get_input_embeddings().weight.device
     with torch.inference_mode():
         if path.head is None:
-            parts = [_own(model, row, device, want) for row in rows]
+            parts = [_own(model, path, row, device, want) for row in rows]
             scored = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         else:
             with path.products.active():
@@ -89,7 +91,8 @@ def run(
                 hidden = _padded(model, rows, device) if read is None else read
                 taken = hidden.to(path.head.module.weight.device)
                 targets = torch.from_numpy(np.concatenate([row.targets for row in rows]))
-                scored = heads.score_rows(path.head, taken, targets.to(taken.device), want)
+                targets = targets.to(taken.device)
+                scored = heads.score_rows(path.head, taken, targets, want, path.sets)
     if torch.isnan(scored["logprob"]).any():
         raise ModelError(NOT_A_NUMBER.format(str(model.dtype).removeprefix("torch.")))
     out, at = [], 0
@@ -127,17 +130,18 @@ def _padded(model: Any, rows: Sequence[Row], device: torch.device) -> torch.Tens
 
 
 def _own(
-    model: Any, row: Row, device: torch.device, want: Collection[str]
+    model: Any, path: Path, row: Row, device: torch.device, want: Collection[str]
 ) -> dict[str, torch.Tensor]:
     """Score one window from the logits that the model's own forward returns."""
     ids = torch.from_numpy(row.inputs)[None].to(device)
     out = model(input_ids=ids, use_cache=False).logits[0]
     rows = out[row.first : row.first + len(row.targets)]
     targets = torch.from_numpy(row.targets).to(rows.device)
+    sets = path.sets if path.sets is None else path.sets.to(rows.device)
     size = max(1, CHUNK_BYTES // (4 * rows.shape[1]))
     return heads.fetch(
         [
-            heads.columns(rows[at : at + size], targets[at : at + size], want)
+            heads.columns(rows[at : at + size], targets[at : at + size], want, sets)
             for at in range(0, len(targets), size)
         ]
     )

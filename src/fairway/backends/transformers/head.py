@@ -23,7 +23,7 @@ TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 """Float32 logits held at a time: on a CPU what its caches hold."""
 FULL = (torch.float32, torch.float64)
 """Where a tile is as exact as the target's logit by itself; in half precision it is not."""
-NAMES = re.compile(r"logprob|entropy|rank|top(\d*)")
+NAMES = re.compile(r"logprob|entropy|rank|boundary|top(\d*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,26 @@ def tops(want: Collection[str]) -> dict[str, int]:
 
 
 def score_rows(
-    head: Head, hidden: torch.Tensor, targets: torch.Tensor, want: Collection[str]
+    head: Head,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    want: Collection[str],
+    sets: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Score ``(rows, width)`` hidden states against ``(rows,)`` target ids.
 
+    Args:
+        head: the model's.
+        hidden: what goes into it.
+        targets: the tokens that were there.
+        want: names of further columns.
+        sets: ``(k, vocabulary)`` booleans: sets of tokens, for ``boundary``.
+
     Returns:
         On the CPU: ``logprob`` (nats, float64) and, where wanted, ``entropy`` (nats), ``rank``
-        (0 = most likely), ``top`` (id of the most likely token) and ``top5`` with
-        ``top5_logprob`` (``(rows, 5)``; any number will do).
+        (0 = most likely), ``top`` (id of the most likely token), ``top5`` with ``top5_logprob``
+        (``(rows, 5)``; any number will do) and ``boundary`` (``(rows, k)``, the logarithm of each
+        set's probability, nats).
     """
     kind = hidden.device.type
     size = ROWS.get(kind, ROWS["cpu"])
@@ -83,22 +95,26 @@ def score_rows(
         places = torch.arange(at, at + rounded(real), device=targets.device)
         places = places.clamp(max=at + real - 1)
         some = hidden[places].to(head.module.weight.dtype)
-        scored = _rows(head, some, targets[places], want)
+        scored = _rows(head, some, targets[places], want, sets)
         parts.append({name: column[:real] for name, column in scored.items()})
     return fetch(parts)
 
 
 def _rows(
-    head: Head, hidden: torch.Tensor, targets: torch.Tensor, want: Collection[str]
+    head: Head,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    want: Collection[str],
+    sets: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
     target = _target_logits(head, hidden, targets)
     held = TILE_BYTES.get(hidden.device.type, TILE_BYTES["cpu"])
     size = max(64, held // (4 * max(1, len(targets))))
-    running = Running(target, targets, want)
+    running = Running(target, targets, want, sets=sets)
     _fill(running, head, hidden, size)
     if running.overflown:
         # A logit lies too far above all that came before it for float32: the slower way.
-        running = Running(target, targets, want, careful=True)
+        running = Running(target, targets, want, True, sets)
         _fill(running, head, hidden, size)
     return running.columns()
 
@@ -157,6 +173,7 @@ class Running:
         targets: ``(rows,)`` their ids.
         want: names of further columns.
         careful: take each tile's own largest logit off before exponentiating.
+        sets: ``(k, vocabulary)`` booleans: sets of tokens, for ``boundary``.
     """
 
     def __init__(
@@ -165,6 +182,7 @@ class Running:
         targets: torch.Tensor,
         want: Collection[str],
         careful: bool = False,
+        sets: torch.Tensor | None = None,
     ) -> None:
         wide = torch.float32 if target.device.type == "mps" else torch.float64
         self.careful = careful
@@ -177,6 +195,9 @@ class Running:
         self.tops = tops(want)
         self.most = max([*self.tops.values(), 1 if self.rank is not None else 0], default=0)
         self.best: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.sets = sets if "boundary" in want else None
+        count = 0 if self.sets is None else len(self.sets)
+        self.masses = [torch.full_like(self.lse, float("-inf"))] * count
 
     def shift(self, dtype: torch.dtype) -> torch.Tensor:
         """Give the ``(rows,)`` reference that the next tile is computed against.
@@ -201,6 +222,8 @@ class Running:
             self.rank += (tile > level).sum(0) - (inside & (own > level)).long()
         if self.most:
             self._merge(tile, start, base)
+        if self.sets is not None:
+            self._sum_sets(tile, start, base, self.sets)
         if self.careful:
             top = tile.amax(0).clamp_min(-1e30)
             tile -= top
@@ -227,10 +250,18 @@ class Running:
             ids = ids.gather(0, order)
         self.best = wide, ids
 
+    def _sum_sets(
+        self, tile: torch.Tensor, start: int, base: torch.Tensor, sets: torch.Tensor
+    ) -> None:
+        """Add to each set's log-sum-exp, with a maximum of its own: it may be most unlikely."""
+        for number, inside in enumerate(sets[:, start : start + len(tile)]):
+            own = tile.masked_fill(~inside[:, None], float("-inf")).logsumexp(0)
+            self.masses[number] = torch.logaddexp(self.masses[number], own.to(base.dtype) + base)
+
     @property
     def overflown(self) -> bool:
-        """Whether a sum left what float32 can hold."""
-        over = torch.isposinf(self.lse)
+        """Whether a sum left what float32 can hold; behind an infinite one all is no number."""
+        over = torch.isposinf(self.lse) | torch.isnan(self.lse)
         if self.mean is not None:
             over |= torch.isinf(self.mean)
         return bool(over.any())
@@ -249,6 +280,8 @@ class Running:
                 out[name] = ids[0] if name == "top" else ids[:count].T
                 if name != "top":
                     out[f"{name}_logprob"] = (values[:count] - self.lse).clamp_max(0.0).T
+        if self.sets is not None:
+            out["boundary"] = (torch.stack(self.masses, 1) - self.lse[:, None]).clamp_max(0.0)
         return out
 
 
@@ -272,12 +305,15 @@ def fetch(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 
 def columns(
-    logits: torch.Tensor, targets: torch.Tensor, want: Collection[str]
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    want: Collection[str],
+    sets: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Score rows whose ``(rows, vocabulary)`` logits are there already, as the model gave them."""
+    """Score rows whose ``(rows, vocabulary)`` logits are there already; see `score_rows`."""
     rows = _full(logits)
     target = rows.gather(1, targets[:, None]).squeeze(1)
-    running = Running(target, targets, want)
+    running = Running(target, targets, want, sets=sets)
     shift = rows.amax(1)
     running.add(rows.T - shift, 0, shift)
     return running.columns()

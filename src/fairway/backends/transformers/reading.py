@@ -58,6 +58,11 @@ class Prepared:
         """Tokens with those that lead."""
         return len(self.leading) + len(self.encoded.ids)
 
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """``(size,)`` tokens, those included that lead."""
+        return np.concatenate((np.asarray(self.leading, np.int64), self.encoded.ids))
+
 
 def prepare(reader: Reader, documents: Sequence[Document]) -> list[Prepared]:
     """Tokenize documents and cut them into windows.

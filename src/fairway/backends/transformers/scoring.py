@@ -17,12 +17,14 @@ import transformers
 from fairway import __version__, store
 from fairway.backends.transformers import (
     attention,
+    boundary,
     forward,
     identity,
     memory,
     products,
     reading,
     trial,
+    vocabulary,
 )
 from fairway.backends.transformers import head as heads
 from fairway.backends.transformers.forward import Path
@@ -30,6 +32,7 @@ from fairway.backends.transformers.loading import Loaded
 from fairway.backends.transformers.reading import Prepared, Reader
 from fairway.backends.transformers.tree import Row, padded, plan
 from fairway.backends.transformers.trial import Trial
+from fairway.backends.transformers.vocabulary import Vocabulary
 from fairway.corpus import Document, cut
 from fairway.errors import InputError, ModelError
 from fairway.protocol import Plan
@@ -65,6 +68,7 @@ class TransformersScorer:
     path: Path = field(default_factory=Path)
     notes: list[str] = field(default_factory=list)
     _thread: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)
+    _vocabulary: Vocabulary | None = field(default=None, repr=False)
 
     ahead = 1
     """Calls of `score` that should be begun before an earlier one is read to its end."""
@@ -164,17 +168,22 @@ class TransformersScorer:
         Args:
             documents: what to score.
             want: ``entropy``, ``rank``, ``top`` (the most likely token), ``top5`` (the five most
-                likely, and ``top5_logprob``; any number will do), ``window``.
+                likely, and ``top5_logprob``; any number will do), ``window``, ``boundary`` (with
+                ``begins``, see `fairway.backends.transformers.boundary.fold`).
 
         Raises:
             InputError: for a wanted column that there is none of.
+            ModelError: for ``boundary``, when the tokenizer does not mark where words are.
         """
         for name in want:
             match = heads.NAMES.fullmatch(name)
             if name != "window" and (not match or match.group(1) == "0"):
                 raise InputError(
-                    f"There is no column {name!r}; want takes entropy, rank, top, top5, window."
+                    f"There is no column {name!r}; want takes entropy, rank, top, top5, window, "
+                    "boundary."
                 )
+        if "boundary" in want:
+            self._words()
         groups = cut(documents, GROUP_BYTES)
         return self._flow(self._begin(next(groups, None)), groups, want)
 
@@ -185,6 +194,13 @@ class TransformersScorer:
             None where bfloat16 cannot be faster.
         """
         return trial.compare(self, documents) if trial.worthwhile(self) else None
+
+    def _words(self) -> Vocabulary:
+        """Sort the vocabulary, once."""
+        if self._vocabulary is None:
+            self._vocabulary = vocabulary.read(self.loaded.tokenizer)
+            self.path = replace(self.path, sets=boundary.sets(self._vocabulary, self.loaded.model))
+        return self._vocabulary
 
     def _begin(self, group: list[Document] | None) -> Future[list[Prepared]] | None:
         if group is None:
@@ -215,18 +231,27 @@ class TransformersScorer:
             name = row.inputs.tobytes(), row.targets.tobytes(), row.first
             alike.setdefault(name, []).append(row)
         families = list(alike.values())
-        inputs = [family[0].inputs for family in families]
+        firsts = [family[0] for family in families]
+        words = self._words() if "boundary" in want else None
+        if words is not None:
+            firsts = [boundary.ahead(row, self.plan.max_length) for row in firsts]
+        inputs = [row.inputs for row in firsts]
         if self.path.packed:
             batches = plan(inputs, self.budget)
         else:
             batches = padded([len(ids) for ids in inputs], self.budget)
         for batch in batches:
             chosen = [families[index] for index in batch]
-            done = self._run([family[0] for family in chosen], want)
+            done = self._run([firsts[index] for index in batch], want)
             for family, columns in zip(chosen, done, strict=True):
+                if words is not None:
+                    columns = boundary.cut(columns, len(family[0].targets))
                 for row in family:
                     _fill(row, columns, logprobs[row.document], extras[row.document], want)
         for index, item in enumerate(prepared):
+            if words is not None:
+                masses = extras[index].pop("boundary", None)
+                extras[index] |= boundary.fold(words, item.ids, masses)
             yield reading.finish(item, logprobs[index], extras[index])
 
     def _run(self, rows: Sequence[Row], want: Collection[str]) -> list[dict[str, torch.Tensor]]:
