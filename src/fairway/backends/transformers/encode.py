@@ -171,7 +171,7 @@ def raw_bytes(tokenizer: Any, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     special = set(tokenizer.all_special_ids)
     unique, where = np.unique(ids, return_inverse=True)
     spelled = tokenizer.convert_ids_to_tokens(unique.tolist())
-    byte_level = _is_byte_level(tokenizer)
+    byte_level = is_byte_level(tokenizer)
     sizes = []
     for token, spelling in zip(unique.tolist(), spelled, strict=True):
         if token in special:
@@ -185,7 +185,7 @@ def raw_bytes(tokenizer: Any, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(sizes, dtype=np.int64)[where]
 
 
-def _is_byte_level(tokenizer: Any) -> bool:
+def is_byte_level(tokenizer: Any) -> bool:
     """Whether the vocabulary spells bytes as characters: a blank becomes U+0120."""
     ids = tokenizer(" ", add_special_tokens=False)["input_ids"]
     return "Ġ" in "".join(tokenizer.convert_ids_to_tokens(list(ids)))

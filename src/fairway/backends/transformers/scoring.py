@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from fairway.errors import InputError, ModelError
 from fairway.protocol import Plan
 from fairway.scores import Score
 from fairway.signature import Signature
+
+if TYPE_CHECKING:
+    from fairway.tokenizers import Vocabulary
 
 GROUP_BYTES = 64 << 10
 """Bytes of documents that are planned together."""
@@ -89,6 +92,13 @@ class TransformersScorer:
                 "version": __version__,
             }
         )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's tokenizer, as `fairway.tokenizers` takes one."""
+        from fairway.backends.transformers import vocabulary
+
+        return vocabulary.describe(self.loaded.tokenizer, self.loaded.name)
 
     @property
     def engine(self) -> dict[str, Any]:
