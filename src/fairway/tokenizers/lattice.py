@@ -1,8 +1,9 @@
 """All ways to cut a text into tokens of a vocabulary, and draws from them of known probability.
 
-Nodes are byte positions, an edge is a token that stands for the bytes between two of them. A
-proposal weighs a tokenization by ``exp(-penalty * tokens + bonus * canonical tokens)``; the sum of
-all weights comes from one pass over the lattice, so that every draw's probability is known exactly.
+Nodes are byte positions; an edge is a token that stands for the bytes between two of them. Given a
+weight for every edge, one pass from the end adds up the weights of all tokenizations, so that
+drawing forward is exact and every draw's probability is known (forward filtering, backward
+sampling, in mirror image).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tokenization = tuple[int, ...]
+Weights = tuple[NDArray[np.float64], ...]
+"""For each position, ln of the weights of the tokens that begin there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +27,18 @@ class Lattice:
     Attributes:
         size: bytes of the text, as tokens spell it.
         starts: positions where a tokenization may begin.
-        ends: for each position, where the tokens that begin there end.
+        ends: for each position, where the tokens that begin there end; only tokens that some
+            tokenization holds.
         ids: likewise their ids.
-        usual: likewise whether they are the canonical tokenization's.
-        canonical: the tokenizer's own tokenization.
+        sizes: bytes of each id that occurs.
+        canonical: the tokenizer's own tokenization, which begins at the first start.
     """
 
     size: int
     starts: tuple[int, ...]
     ends: tuple[NDArray[np.int64], ...]
     ids: tuple[NDArray[np.int64], ...]
-    usual: tuple[NDArray[np.bool_], ...]
+    sizes: dict[int, int]
     canonical: Tokenization
 
     def count(self) -> int:
@@ -46,21 +50,24 @@ class Lattice:
 
     def all(self) -> Iterator[Tokenization]:
         """Give every tokenization, one after another."""
-        reaches = [False] * self.size + [True]
-        for place in range(self.size - 1, -1, -1):
-            reaches[place] = any(reaches[end] for end in self.ends[place].tolist())
-        for start in self.starts:
-            stack: list[tuple[int, Tokenization]] = [(start, ())]
-            while stack:
-                place, ids = stack.pop()
-                if place == self.size:
-                    yield ids
-                    continue
-                for end, index in zip(
-                    self.ends[place].tolist(), self.ids[place].tolist(), strict=True
-                ):
-                    if reaches[end]:
-                        stack.append((end, (*ids, index)))
+        stack: list[tuple[int, Tokenization]] = [(start, ()) for start in self.starts]
+        while stack:
+            place, ids = stack.pop()
+            if place == self.size:
+                yield ids
+                continue
+            edges = zip(self.ends[place].tolist(), self.ids[place].tolist(), strict=True)
+            stack.extend((end, (*ids, index)) for end, index in edges)
+
+    def path(self, ids: Tokenization) -> list[tuple[int, int]]:
+        """Give the position of each token, and its place among those that begin there."""
+        place = self.size - sum(self.sizes[index] for index in ids)
+        out = []
+        for index in ids:
+            at = int(np.flatnonzero(self.ids[place] == index)[0])
+            out.append((place, at))
+            place = int(self.ends[place][at])
+        return out
 
 
 def build(
@@ -72,124 +79,130 @@ def build(
         spelled: the text's bytes as the canonical tokens spell them.
         pieces: raw bytes of each id; ids without any are left out.
         canonical: the tokenizer's own tokenization, which begins at position 0.
-        starts: positions where a tokenization may begin.
+        starts: positions where a tokenization may begin; 0 is the first.
     """
-    longest = 0
+    size = len(spelled)
     known: dict[bytes, list[int]] = {}
     for index, piece in enumerate(pieces):
         if piece and piece in spelled:
             known.setdefault(piece, []).append(index)
-            longest = max(longest, len(piece))
-    path = set()
-    place = 0
-    for index in canonical:
-        path.add((place, index))
-        place += len(pieces[index])
-    ends, ids, usual = [], [], []
-    for begin in range(len(spelled)):
-        found = [
-            (end, index)
-            for end in range(begin + 1, min(len(spelled), begin + longest) + 1)
-            for index in known.get(spelled[begin:end], ())
-        ]
-        ends.append(np.array([end for end, _ in found], dtype=np.int64))
-        ids.append(np.array([index for _, index in found], dtype=np.int64))
-        usual.append(np.array([(begin, index) in path for _, index in found], dtype=bool))
+    longest = max(map(len, known), default=0)
+    edges: list[list[tuple[int, int]]] = [[] for _ in range(size)]
+    closes = [False] * size + [True]
+    for begin in range(size - 1, -1, -1):
+        for end in range(begin + 1, min(size, begin + longest) + 1):
+            if closes[end]:
+                edges[begin] += [(end, index) for index in known.get(spelled[begin:end], ())]
+        closes[begin] = bool(edges[begin])
+    open_ = [place in starts for place in range(size + 1)]
+    for begin in range(size):
+        if open_[begin]:
+            for end, _ in edges[begin]:
+                open_[end] = True
+        else:
+            edges[begin] = []
     return Lattice(
-        len(spelled), tuple(starts), tuple(ends), tuple(ids), tuple(usual), tuple(canonical)
+        size,
+        tuple(start for start in starts if closes[start]),
+        tuple(np.array([end for end, _ in some], dtype=np.int64) for some in edges),
+        tuple(np.array([index for _, index in some], dtype=np.int64) for some in edges),
+        {index: len(piece) for piece, same in known.items() for index in same},
+        tuple(canonical),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A distribution over the tokenizations of a lattice.
+    """A distribution over the tokenizations of a lattice other than the canonical one.
 
     Attributes:
         lattice: of the text.
-        penalty: of each token, nats.
-        bonus: of each token of the canonical tokenization, nats.
-        rest: ``(size + 1,)`` ln of the weights of all ways from a position to the end.
-        total: ln of the weights of all tokenizations.
+        chances: for each position, ln of the probability of each token that begins there.
+        begins: ln of the probability of each start.
+        leaves: for the choice of a start and for each canonical token, ln of the probability that
+            a tokenization departs from the canonical one there and nowhere before.
     """
 
     lattice: Lattice
-    penalty: float
-    bonus: float
-    rest: NDArray[np.float64]
-    total: float
+    chances: Weights
+    begins: NDArray[np.float64]
+    leaves: NDArray[np.float64]
 
     def logprob(self, ids: Tokenization) -> float:
         """Give ln of the probability that a draw is this tokenization."""
-        usual = 0
-        place = self._start(ids)
-        for index in ids:
-            at = np.flatnonzero(self.lattice.ids[place] == index)[0]
-            usual += bool(self.lattice.usual[place][at])
-            place = int(self.lattice.ends[place][at])
-        return self.bonus * usual - self.penalty * len(ids) - self.total
+        return self._free(ids) - float(np.logaddexp.reduce(self.leaves))
 
-    def _start(self, ids: Tokenization) -> int:
-        """Find where a tokenization begins: the only place from which its bytes reach the end."""
-        for start in self.lattice.starts:
-            place = start
-            for index in ids:
-                if place >= self.lattice.size:
-                    place = -1
-                    break
-                at = np.flatnonzero(self.lattice.ids[place] == index)
-                if not len(at):
-                    place = -1
-                    break
-                place = int(self.lattice.ends[place][at[0]])
-            if place == self.lattice.size:
-                return start
-        raise ValueError("no tokenization of this lattice")
+    def _free(self, ids: Tokenization) -> float:
+        """Give ln of its probability where the canonical one could be drawn, too."""
+        path = self.lattice.path(ids)
+        begin = self.begins[self.lattice.starts.index(path[0][0])]
+        return float(begin) + math.fsum(float(self.chances[place][at]) for place, at in path)
 
     def draw(self, generator: np.random.Generator) -> Tokenization:
-        """Draw a tokenization: each token by the weights of all ways on from there."""
+        """Draw a tokenization: where it leaves the canonical one, then freely to the end."""
         lattice = self.lattice
-        begins = self.rest[list(lattice.starts)]
-        place = lattice.starts[_choose(begins - self.total, generator)]
-        out = []
-        while place < lattice.size:
-            ends = lattice.ends[place]
-            logs = self.bonus * lattice.usual[place] - self.penalty + self.rest[ends]
-            at = _choose(logs - self.rest[place], generator)
+        step = _choose(self.leaves, generator)
+        out: list[int] = []
+        if step == 0:
+            others = self.begins.copy()
+            others[0] = -math.inf
+            place = lattice.starts[_choose(others, generator)]
+        else:
+            path = lattice.path(lattice.canonical)
+            out += lattice.canonical[: step - 1]
+            place, at = path[step - 1]
+            others = self.chances[place].copy()
+            others[at] = -math.inf
+            at = _choose(others, generator)
             out.append(int(lattice.ids[place][at]))
-            place = int(ends[at])
+            place = int(lattice.ends[place][at])
+        while place < lattice.size:
+            at = _choose(self.chances[place], generator)
+            out.append(int(lattice.ids[place][at]))
+            place = int(lattice.ends[place][at])
         return tuple(out)
 
 
-def propose(lattice: Lattice, penalty: float, bonus: float) -> Proposal:
-    """Weigh a lattice: one pass from its end to its beginning."""
+def propose(lattice: Lattice, weights: Weights) -> Proposal:
+    """Turn weights of tokens into a distribution over tokenizations.
+
+    A tokenization's probability is proportional to the product of its tokens' weights. The lattice
+    must hold more than one.
+
+    Args:
+        lattice: the tokenizations.
+        weights: of its tokens; all finite.
+    """
     rest = np.full(lattice.size + 1, -math.inf)
     rest[lattice.size] = 0.0
+    chances: list[NDArray[np.float64]] = [np.zeros(0)] * lattice.size
     for place in range(lattice.size - 1, -1, -1):
         if len(lattice.ends[place]):
-            logs = bonus * lattice.usual[place] - penalty + rest[lattice.ends[place]]
+            logs = weights[place] + rest[lattice.ends[place]]
             rest[place] = np.logaddexp.reduce(logs)
-    total = float(np.logaddexp.reduce(rest[list(lattice.starts)]))
-    return Proposal(lattice, penalty, bonus, rest, total)
+            chances[place] = logs - rest[place]
+    begins = rest[list(lattice.starts)]
+    begins = begins - np.logaddexp.reduce(begins)
+    # Summed over the ways out, since 1 minus the canonical chance would cancel to nothing.
+    leaves = [_rest(begins, 0)]
+    stayed = float(begins[0])
+    for place, at in lattice.path(lattice.canonical):
+        leaves.append(stayed + _rest(chances[place], at))
+        stayed += float(chances[place][at])
+    return Proposal(lattice, tuple(chances), begins, np.array(leaves))
 
 
-def fit(lattice: Lattice, penalty: float, share: float) -> Proposal:
-    """Choose the bonus with which the canonical tokenization has a share of all draws.
+def flat(lattice: Lattice, penalty: float) -> Weights:
+    """Weigh every token alike: a tokenization of one token more is ``penalty`` nats less likely."""
+    return tuple(np.full(len(ids), -penalty) for ids in lattice.ids)
 
-    The share grows with the bonus (its derivative is the canonical count less the expected one),
-    so that halving an interval finds it.
-    """
-    low, high = -64.0, 64.0
-    proposal = propose(lattice, penalty, 0.0)
-    for _ in range(40):
-        middle = (low + high) / 2
-        proposal = propose(lattice, penalty, middle)
-        if proposal.logprob(lattice.canonical) < math.log(share):
-            low = middle
-        else:
-            high = middle
-    return proposal
+
+def _rest(logs: NDArray[np.float64], at: int) -> float:
+    """Add up all but one."""
+    others = np.delete(logs, at)
+    return float(np.logaddexp.reduce(others)) if len(others) else -math.inf
 
 
 def _choose(logs: NDArray[np.float64], generator: np.random.Generator) -> int:
-    sums = np.cumsum(np.exp(logs))
+    sums = np.cumsum(np.exp(logs - logs.max()))
     return min(int(np.searchsorted(sums, generator.random() * sums[-1], "right")), len(logs) - 1)

@@ -8,7 +8,7 @@ Sources: Cao and Rimell 2021 (EMNLP); Chirkova et al. 2023 (arXiv 2306.17757).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,22 @@ from fairway.corpus import Document
 from fairway.errors import InputError, ProtocolError
 from fairway.scorer import Scorer
 from fairway.scores import number
-from fairway.tokenizers.lattice import Lattice, Proposal, Tokenization, build, fit, propose
+from fairway.tokenizers.lattice import (
+    Lattice,
+    Proposal,
+    Tokenization,
+    Weights,
+    build,
+    flat,
+    propose,
+)
 from fairway.tokenizers.vocabulary import Vocabulary
 
 LN2 = math.log(2)
 PENALTY = 2.0
-"""Nats by which the proposal holds each further token less likely."""
-SHARES = (0.5, 0.1)
-"""Shares of the canonical tokenization in the proposal's parts: deviations at about one place, and
-at several. A third part has no leaning towards it, so that no tokenization is out of reach."""
+"""Nats by which the part of the proposal that does not ask the model weighs each further token."""
+SHARPNESS = (1.0, 0.5)
+"""Powers of the model's own probabilities in the other parts of the proposal."""
 ENUMERATED = 1000
 """Tokenizations up to which all of them are scored."""
 FEW = 10.0
@@ -94,9 +101,8 @@ def marginal(
     """Estimate the probability of a short text over all its tokenizations.
 
     The canonical tokenization is scored as it is; the sum of all others is estimated with draws
-    from a mixture of lattice proposals (see `fairway.tokenizers.lattice`), each weighed by the
-    model's probability over the mixture's. The error is the delta method's:
-    ``SE(mean w) / (p ln 2)``.
+    from a mixture of lattice proposals (see `mixture`), each weighed by the model's probability
+    over the mixture's. The error is the delta method's: ``SE(mean w) / (p ln 2)``.
 
     Args:
         scorer: a model whose vocabulary is known, with a prefix, so that every token is scored.
@@ -129,20 +135,23 @@ def marginal(
     drawn: list[Tokenization] = []
     parts: list[Proposal] = []
     if count > 1:
-        parts = mixture(lattice)
-        drawn = draw(parts, samples, np.random.default_rng(seed))
+        parts = mixture(lattice, guide(scorer, lattice))
+        generator = np.random.default_rng(seed)
+        drawn = [
+            parts[int(generator.integers(len(parts)))].draw(generator) for _ in range(samples)
+        ]
         wanted.update(drawn)
     if count <= enumerated:
         wanted.update(lattice.all())
-    logprobs = score(scorer, vocabulary, text, wanted)
-    own = logprobs[lattice.canonical]
+    scored = score(scorer, vocabulary, text, wanted)
+    own = scored[lattice.canonical]
     if not math.isfinite(own):
         raise ProtocolError("The model gives the text's own tokenization no probability.")
     weights = np.zeros(len(drawn))
     known: dict[Tokenization, float] = {}
     for place, ids in enumerate(drawn):
         if ids not in known:
-            known[ids] = math.exp(logprobs[ids] - own - density(parts, ids))
+            known[ids] = math.exp(scored[ids] - own - density(parts, ids))
         weights[place] = known[ids]
     others, error, effective = 0.0, 0.0, math.nan
     if len(drawn):
@@ -152,7 +161,7 @@ def marginal(
         effective = float(weights.sum()) ** 2 / squares if squares else 0.0
     exact = None
     if count <= enumerated:
-        kept = [value for value in logprobs.values() if value > -math.inf]
+        kept = [value for value in scored.values() if value > -math.inf]
         count = len(kept)
         top = max(kept)
         exact = -(top + math.log(math.fsum(math.exp(value - top) for value in kept))) / LN2
@@ -190,34 +199,47 @@ def lay(vocabulary: Vocabulary, text: str) -> Lattice:
     return build(spelled, pieces, canonical, (0, 1) if dummy else (0,))
 
 
-def mixture(lattice: Lattice) -> list[Proposal]:
-    """Make the proposals that are drawn from in equal parts."""
-    return [
-        *(fit(lattice, PENALTY, share) for share in SHARES),
-        propose(lattice, PENALTY, 0.0),
-    ]
+def guide(scorer: Scorer, lattice: Lattice) -> Weights:
+    """Weigh each token by the model, after the likeliest tokenization of what stands before it.
 
+    One call of the model for each position.
 
-def draw(
-    parts: list[Proposal], samples: int, generator: np.random.Generator
-) -> list[Tokenization]:
-    """Draw tokenizations other than the canonical one from a mixture."""
+    Returns:
+        ln of its conditional probabilities.
+
+    Raises:
+        ProtocolError: when a first token is not scored.
+    """
+    best: list[Tokenization] = [()] * (lattice.size + 1)
+    reached = np.full(lattice.size + 1, -math.inf)
+    reached[list(lattice.starts)] = 0.0
     out = []
-    for _ in range(samples):
-        part = parts[int(generator.integers(len(parts)))]
-        ids = part.draw(generator)
-        while ids == part.lattice.canonical:
-            ids = part.draw(generator)
-        out.append(ids)
-    return out
+    for place in range(lattice.size):
+        found = [(*best[place], index) for index in lattice.ids[place].tolist()]
+        logs = np.array([one[-1] for one in logprobs(scorer, found)])
+        out.append(logs)
+        for end, ids, log in zip(lattice.ends[place].tolist(), found, logs.tolist(), strict=True):
+            if reached[place] + log > reached[end]:
+                reached[end] = reached[place] + log
+                best[end] = ids
+    return tuple(out)
+
+
+def mixture(lattice: Lattice, guided: Weights) -> list[Proposal]:
+    """Make the proposals that are drawn from in equal parts.
+
+    Two follow the model's probabilities, one of them less closely; the third knows only that few
+    tokens are likelier than many, so that no tokenization is out of reach.
+    """
+    return [
+        *(propose(lattice, tuple(power * logs for logs in guided)) for power in SHARPNESS),
+        propose(lattice, flat(lattice, PENALTY)),
+    ]
 
 
 def density(parts: list[Proposal], ids: Tokenization) -> float:
-    """Give ln of the probability with which `draw` gives a tokenization."""
-    logs = [
-        part.logprob(ids) - math.log1p(-math.exp(part.logprob(part.lattice.canonical)))
-        for part in parts
-    ]
+    """Give ln of the probability of a tokenization in the mixture."""
+    logs = [part.logprob(ids) for part in parts]
     return float(np.logaddexp.reduce(logs)) - math.log(len(parts))
 
 
@@ -231,16 +253,24 @@ def score(
         ProtocolError: when a first token is not scored.
     """
     order = sorted(wanted)
-    out = dict.fromkeys(order, -math.inf)
     kept = [ids for ids in order if vocabulary.decode(ids) == text]
-    documents = [
-        Document("tokenization", "", ids=np.asarray(ids, dtype=np.int64)) for ids in kept
-    ]
-    for ids, found in zip(kept, scorer.score(documents), strict=True):
+    out = dict.fromkeys(order, -math.inf)
+    for ids, found in zip(kept, logprobs(scorer, kept), strict=True):
+        out[ids] = math.fsum(found)
+    return out
+
+
+def logprobs(scorer: Scorer, wanted: Sequence[Tokenization]) -> Iterator[list[float]]:
+    """Give ln of the probability of every token of sequences of ids.
+
+    Raises:
+        ProtocolError: when a first token is not scored.
+    """
+    documents = [Document("ids", "", ids=np.asarray(ids, dtype=np.int64)) for ids in wanted]
+    for ids, found in zip(wanted, scorer.score(documents), strict=True):
         if len(found) != len(ids) or bool(np.isnan(found.logprobs).any()):
             raise ProtocolError(
                 "Not every token of the text is scored, so its probability is not known; use a "
                 "prefix (--prefix bos or eos)."
             )
-        out[ids] = math.fsum(found.logprobs.tolist())
-    return out
+        yield found.logprobs.tolist()
