@@ -41,7 +41,8 @@ class Tally:
         tokens: they became, without special tokens around them.
         bytes: UTF-8 bytes of the texts.
         chars: their Unicode characters.
-        words: their whitespace-separated words.
+        words: whitespace-separated words of texts that mostly have spaces between words.
+        word_tokens: tokens of those texts.
         single: tokens of one byte.
         fragments: tokens that are no whole characters.
         unknown: tokens that stand for what the vocabulary lacks.
@@ -61,6 +62,7 @@ class Tally:
     bytes: int = 0
     chars: int = 0
     words: int = 0
+    word_tokens: int = 0
     single: int = 0
     fragments: int = 0
     unknown: int = 0
@@ -80,15 +82,15 @@ class Tally:
     def ratios(self) -> dict[str, float]:
         """Every ratio of the sums; NaN where it has no meaning.
 
-        ``tokens_per_word`` is NaN where at least half of the writing has no spaces between words.
-        ``table_factor`` and ``span_factor`` are the wrong counts of bytes over the true one:
-        bits per byte computed with them are too low by that factor.
+        ``tokens_per_word`` is of texts that mostly have spaces between words, NaN where at least
+        half of the writing has none. ``table_factor`` and ``span_factor`` are the wrong counts of
+        bytes over the true one: bits per byte computed with them are divided by that factor.
         """
         spaced = 2 * self.unspaced < self.written
         return {
             "bytes_per_token": _over(self.bytes, self.tokens),
             "chars_per_token": _over(self.chars, self.tokens),
-            "tokens_per_word": _over(self.tokens, self.words) if spaced else math.nan,
+            "tokens_per_word": _over(self.word_tokens, self.words) if spaced else math.nan,
             "single_share": _over(self.single, self.tokens),
             "fragment_share": _over(self.fragments, self.tokens),
             "unknown_share": _over(self.unknown, self.tokens),
@@ -199,7 +201,7 @@ def audit(
             seen = item.used.setdefault(group, np.zeros(item.size, dtype=bool))
             coded = item.vocabulary.encode(texts)
             for document, size, one in zip(block, sizes, coded, strict=True):
-                made = size + table.tally(document.text, one)
+                made = size + table.tally(document.text, one, size.words > 0)
                 item.groups[group] = item.groups.get(group, Tally()) + made
                 seen[one.ids] = True
                 if made.changed and item.change is None:
@@ -236,8 +238,9 @@ def _sizes(text: str) -> Tally:
     points = np.frombuffer(written.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     place = np.searchsorted(UNSPACED[:, 0], points, side="right") - 1
     unspaced = int(((place >= 0) & (points <= UNSPACED[place, 1])).sum())
+    words = extent.words if 2 * unspaced < len(points) else 0
     return Tally(
-        texts=1, bytes=extent.bytes, chars=extent.chars, words=extent.words,
+        texts=1, bytes=extent.bytes, chars=extent.chars, words=words,
         written=len(points), unspaced=unspaced,
     )  # fmt: skip
 
@@ -252,8 +255,8 @@ class _Table:
         self.decoded = np.zeros_like(self.raw)
         self.fragment = np.zeros_like(self.known)
 
-    def tally(self, text: str, coded: Coded) -> Tally:
-        """Count the tokens of one text."""
+    def tally(self, text: str, coded: Coded, spaced: bool) -> Tally:
+        """Count the tokens of one text, which has words or not."""
         ids = coded.ids
         for index in np.unique(ids[~self.known[ids]]).tolist():
             self.known[index] = True
@@ -268,6 +271,7 @@ class _Table:
             lost, added = _weight(before - after), _weight(after - before)
         return Tally(
             tokens=len(ids),
+            word_tokens=len(ids) if spaced else 0,
             single=int((self.raw[ids] == 1).sum()),
             fragments=int(self.fragment[ids].sum()),
             unknown=0 if unknown is None else int((ids == unknown).sum()),
@@ -302,12 +306,12 @@ def _change(document: Document, decoded: str) -> Change:
         (i for i, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b),
         min(len(text), len(decoded)),
     )
-    return Change(
-        document.id, place, text[place : place + SHOWN], decoded[place : place + SHOWN]
-    )
+    return Change(document.id, place, text[place : place + SHOWN], decoded[place : place + SHOWN])
 
 
-def to_json(item: Audit, reference: str | None = None, first: Audit | None = None) -> dict[str, Any]:
+def to_json(
+    item: Audit, reference: str | None = None, first: Audit | None = None
+) -> dict[str, Any]:
     """Give an audit as plain data.
 
     Args:

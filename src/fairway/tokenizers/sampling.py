@@ -137,9 +137,7 @@ def marginal(
     if count > 1:
         parts = mixture(lattice, guide(scorer, lattice))
         generator = np.random.default_rng(seed)
-        drawn = [
-            parts[int(generator.integers(len(parts)))].draw(generator) for _ in range(samples)
-        ]
+        drawn = [parts[int(generator.integers(len(parts)))].draw(generator) for _ in range(samples)]
         wanted.update(drawn)
     if count <= enumerated:
         wanted.update(lattice.all())

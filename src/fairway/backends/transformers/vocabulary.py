@@ -56,9 +56,7 @@ def describe(tokenizer: Any, name: str) -> TransformersVocabulary:
     """Read the vocabulary of a tokenizer object."""
     words = tokenizer.get_vocab()
     byte_level = encode.is_byte_level(tokenizer)
-    kind = (
-        "byte-level" if byte_level else "byte fallback" if "<0x00>" in words else "characters"
-    )
+    kind = "byte-level" if byte_level else "byte fallback" if "<0x00>" in words else "characters"
     added = {
         index: token.content.encode("utf-8", "surrogatepass") if not token.special else b""
         for index, token in getattr(tokenizer, "added_tokens_decoder", {}).items()
