@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from fairway.tokenizers.vocabulary import Coded
 
 MERGES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 """Files of a GPT-2 tokenizer: as transformers writes them, and as OpenAI did."""
+LONE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+"""How SentencePiece spells a lone byte."""
 TOGETHER = 256
 """Texts that are tokenized in one call."""
 
@@ -72,7 +75,7 @@ def describe(tokenizer: Any, name: str) -> TransformersVocabulary:
                 alphabet[c] if c in alphabet else c.encode("utf-8", "surrogatepass")
                 for c in spelling
             )
-        elif len(spelling) == 6 and spelling.startswith("<0x") and spelling.endswith(">"):
+        elif LONE.fullmatch(spelling):
             pieces[index] = bytes([int(spelling[3:5], 16)])
         else:
             pieces[index] = spelling.replace("▁", " ").encode("utf-8", "surrogatepass")
@@ -159,8 +162,8 @@ def _short(path: Path, name: str) -> str:
     """Call a folder by its name, a tokenizer.json by its folder's, a hub id by itself."""
     if not path.exists():
         return name
-    path = path.resolve()
-    return path.parent.name if path.name == "tokenizer.json" else path.name
+    folder = path.parent if path.name == "tokenizer.json" else path
+    return folder.name or folder.resolve().name
 
 
 def _explain(name: str, path: Path, problem: Exception) -> str:
