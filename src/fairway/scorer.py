@@ -25,7 +25,8 @@ class Scorer(Protocol):
     A scorer may have more, which an evaluation uses where it is there: ``ahead``, calls of `score`
     that should be begun before an earlier one is read; ``budget``, tokens in a batch, which a
     resumed run sets as it was; ``engine``, what sets the pace, for the run's record; ``notes``,
-    what the report must say; ``trial``, see `fairway.backends.transformers.trial`.
+    what the report must say; ``trial``, see `fairway.backends.transformers.trial`;
+    ``vocabulary``, its tokenizer, see `fairway.tokenizers`.
     """
 
     @property

@@ -5,7 +5,7 @@ The sum of their probabilities is taken under the distribution that scores the t
 One more place is read behind each window's last token, so that its end is seen in its own window.
 
 Source: Pimentel and Meister 2024, "How to Compute the Probability of a Word" (2406.14561); Oh and
-Schuler 2024, "Leading Whitespaces of Language Models' Subword Vocabulary Pose a Confound for
+Schuler 2024, "Leading Whitespaces of Language Models' Subword WordMarks Pose a Confound for
 Calculating Word Probabilities" (2406.10851).
 """
 
@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from fairway.backends.transformers.tree import Row
-from fairway.backends.transformers.vocabulary import Vocabulary
+from fairway.backends.transformers.vocabulary import WordMarks
 
 
-def sets(vocabulary: Vocabulary, model: Any) -> torch.Tensor:
+def sets(vocabulary: WordMarks, model: Any) -> torch.Tensor:
     """Mark the tokens that may follow a word, and those that may begin a text without a blank.
 
     Returns:
@@ -75,7 +75,7 @@ def cut(columns: Mapping[str, torch.Tensor], size: int) -> dict[str, torch.Tenso
 
 
 def fold(
-    vocabulary: Vocabulary, ids: NDArray[np.int64], masses: NDArray[np.float64] | None
+    vocabulary: WordMarks, ids: NDArray[np.int64], masses: NDArray[np.float64] | None
 ) -> dict[str, NDArray[Any]]:
     """Say for each token of a document what its word's edges would be worth there.
 

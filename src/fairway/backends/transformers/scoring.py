@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,12 +32,15 @@ from fairway.backends.transformers.loading import Loaded
 from fairway.backends.transformers.reading import Prepared, Reader
 from fairway.backends.transformers.tree import Row, padded, plan
 from fairway.backends.transformers.trial import Trial
-from fairway.backends.transformers.vocabulary import Vocabulary
+from fairway.backends.transformers.vocabulary import WordMarks
 from fairway.corpus import Document, cut
 from fairway.errors import InputError, ModelError
 from fairway.protocol import Plan
 from fairway.scores import Score
 from fairway.signature import Signature
+
+if TYPE_CHECKING:
+    from fairway.tokenizers import Vocabulary
 
 GROUP_BYTES = 64 << 10
 """Bytes of documents that are planned together."""
@@ -68,7 +71,7 @@ class TransformersScorer:
     path: Path = field(default_factory=Path)
     notes: list[str] = field(default_factory=list)
     _thread: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)
-    _vocabulary: Vocabulary | None = field(default=None, repr=False)
+    _marks: WordMarks | None = field(default=None, repr=False)
 
     ahead = 1
     """Calls of `score` that should be begun before an earlier one is read to its end."""
@@ -93,6 +96,13 @@ class TransformersScorer:
                 "version": __version__,
             }
         )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's tokenizer, as `fairway.tokenizers` takes one."""
+        from fairway.backends.transformers import tokenizing
+
+        return tokenizing.describe(self.loaded.tokenizer, self.loaded.name)
 
     @property
     def engine(self) -> dict[str, Any]:
@@ -195,12 +205,12 @@ class TransformersScorer:
         """
         return trial.compare(self, documents) if trial.worthwhile(self) else None
 
-    def _words(self) -> Vocabulary:
+    def _words(self) -> WordMarks:
         """Sort the vocabulary, once."""
-        if self._vocabulary is None:
-            self._vocabulary = vocabulary.read(self.loaded.tokenizer)
-            self.path = replace(self.path, sets=boundary.sets(self._vocabulary, self.loaded.model))
-        return self._vocabulary
+        if self._marks is None:
+            self._marks = vocabulary.read(self.loaded.tokenizer)
+            self.path = replace(self.path, sets=boundary.sets(self._marks, self.loaded.model))
+        return self._marks
 
     def _begin(self, group: list[Document] | None) -> Future[list[Prepared]] | None:
         if group is None:

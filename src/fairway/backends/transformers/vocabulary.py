@@ -18,7 +18,7 @@ WORD_END = "</w>"
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
+class WordMarks:
     """What each token says of words.
 
     Attributes:
@@ -34,7 +34,7 @@ class Vocabulary:
     eos: int | None
 
 
-def read(tokenizer: Any) -> Vocabulary:
+def read(tokenizer: Any) -> WordMarks:
     """Sort a vocabulary by where its tokens have white space.
 
     A token that begins with a piece of a character is no beginning of a word: the bytes of white
@@ -55,7 +55,7 @@ def read(tokenizer: Any) -> Vocabulary:
             "This tokenizer marks neither where words begin nor where they end, so the probability "
             "of a word cannot be corrected; take plain sums (--uncorrected)."
         )
-    return Vocabulary(begins, ends, special, tokenizer.eos_token_id)
+    return WordMarks(begins, ends, special, tokenizer.eos_token_id)
 
 
 def spell(tokenizer: Any, ids: Sequence[int] | range) -> list[bytes]:
@@ -68,7 +68,7 @@ def spell(tokenizer: Any, ids: Sequence[int] | range) -> list[bytes]:
     added = getattr(tokenizer, "added_tokens_decoder", {})
     special = _special(tokenizer)
     letters = {char: byte for byte, char in bytes_to_unicode().items()}
-    byte_level = _is_byte_level(tokenizer)
+    byte_level = is_byte_level(tokenizer)
     suffix = _word_end(tokenizer)
     found = []
     for token, spelled in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
@@ -114,7 +114,7 @@ def _last(spelled: bytes) -> str:
     return tail[-1:]
 
 
-def _is_byte_level(tokenizer: Any) -> bool:
+def is_byte_level(tokenizer: Any) -> bool:
     """Whether the vocabulary spells bytes as characters: a blank becomes U+0120."""
     ids = tokenizer(" ", add_special_tokens=False)["input_ids"]
     return "Ġ" in "".join(tokenizer.convert_ids_to_tokens(list(ids)))
