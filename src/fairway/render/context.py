@@ -41,10 +41,7 @@ def context(console: Console, item: ContextReport) -> None:
     for note in item.notes:
         console.print(Text(f"note: {plain(note)}", style="yellow"))
     console.print(Text(f"signature: {item.signature}", style="dim"), soft_wrap=True)
-    if (
-        item.longppl is not None
-        and item.longppl.signature.split("|data:")[0] != str(item.signature).split("|data:")[0]
-    ):
+    if item.longppl is not None and item.longppl.signature:
         line = f"evaluator's signature: {item.longppl.signature}"
         console.print(Text(line, style="dim"), soft_wrap=True)
 
@@ -116,8 +113,8 @@ def gains(console: Console, item: ContextReport) -> None:
 
 def longppl(console: Console, item: LongPPL) -> None:
     """Print what key tokens cost, and what the rest does."""
-    table = _table("", "perplexity", "95% interval", "bits/byte", "95% interval", "tokens", "docs")
-    for name, part in (("key spans (LongPPL)", item.key), ("the rest", item.rest)):
+    table = _table("", "perplexity", "interval", "bits/byte", "interval", "tokens")
+    for name, part in (("key spans", item.key), ("the rest", item.rest)):
         cells = []
         for metric, value in _values(part):
             found = part.intervals.get(metric)
@@ -125,14 +122,15 @@ def longppl(console: Console, item: LongPPL) -> None:
                 figure(value),
                 f"{figure(found.low)} to {figure(found.high)}" if found else "-",
             ]
-        table.add_row(name, *cells, f"{part.totals.tokens:,}", f"{part.documents:,}")
+        table.add_row(name, *cells, f"{part.totals.tokens:,}")
     console.print(table)
     console.print(
         Text(
             f"{plain(item.evaluator)} finds {item.key_tokens:,} key tokens among "
             f"{item.candidates:,} with {item.short:,} or more before them: log-probability above "
             f"{item.beta:g}, and over {item.alpha:g} nats more than with {item.short:,} to "
-            f"{item.short + item.step - 1:,} tokens of context",
+            f"{item.short + item.step - 1:,} tokens of context; the spans lie in "
+            f"{item.key.documents:,} document{'s' * (item.key.documents != 1)}",
             style="dim",
         )
     )
