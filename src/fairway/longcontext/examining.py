@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,8 @@ def examine(
         raise InputError(f"{unit!r} is no unit of positions; use {' or '.join(FIRST)}.")
     if per_document is not None and per_document < 1:
         raise InputError(f"{per_document} tokens per document are none; draw at least one.")
+    if not (math.isfinite(alpha) and math.isfinite(beta)):
+        raise InputError(f"alpha {alpha} and beta {beta} must be finite numbers of nats.")
     own = frame(scorer)
     ks = _lengths(lengths, own)
     judge = evaluator or scorer

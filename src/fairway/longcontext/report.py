@@ -135,8 +135,8 @@ def _of_longppl(item: LongPPL, totals: Totals) -> str:
     share = tokens / (tokens + item.rest.totals.tokens)
     return (
         f"LongPPL is {item.value:,.4g}{span}: the perplexity of the {_tokens(tokens)} "
-        f"({share:.2%}) for which {item.evaluator} needs more than {_tokens(item.short)} of context; "
-        f"over all tokens it is {exp(totals.per('tokens')):,.4g}."
+        f"({share:.2%}) for which {item.evaluator} needs more than {_tokens(item.short)} of "
+        f"context; over all tokens it is {exp(totals.per('tokens')):,.4g}."
     )
 
 

@@ -46,7 +46,9 @@ def positions(score: Score) -> NDArray[np.int64]:
     if not len(closed):
         return np.zeros(0, dtype=np.int64)
     reached = np.concatenate(([0], np.maximum.accumulate(closed[:, 1])[:-1]))
-    alone = closed[:, 0] >= reached
+    # Behind a token that reaches no further than those before it, a character may go on.
+    coming = np.minimum.accumulate(closed[::-1, 0])[::-1]
+    alone = coming >= reached
     first = np.maximum.accumulate(np.where(alone, closed[:, 0], 0))
     before = np.concatenate(([0], np.cumsum(byte_lengths(score.text))))
     return np.asarray(before[first], dtype=np.int64)
