@@ -270,6 +270,9 @@ def test_gains_are_those_of_one_forward_per_token(scorer: Any, model: Any, docum
     curve = gains.curve()
     assert curve.reason is None and curve.tokens == len(wanted) == curve.eligible
     assert curve.documents == sum(len(s.places) > 0 for s in samples)
+    # Tested in sequence: no k passes that comes behind one that fails.
+    raw = [max(one.found.p_t, one.found.p_flip) for one in curve.gains]
+    assert [one.adjusted for one in curve.gains] == np.maximum.accumulate(raw).tolist()
     size = sum(b for _, _, b in wanted)
     for column, gain in enumerate(curve.gains):
         value = sum(long - short[column] for long, short, _ in wanted) / size / math.log(2)

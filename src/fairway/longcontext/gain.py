@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from fairway.corpus import Document
 from fairway.longcontext.spans import owned
-from fairway.pairs import Difference, Paired, difference, holm
+from fairway.pairs import Difference, Paired, difference
 from fairway.scorer import Scorer
 from fairway.scores import Score, number
 from fairway.statistics import LEVEL, absence
@@ -33,7 +34,9 @@ class Gain:
         k: tokens of context, the prefix not counted.
         found: nats per byte with k tokens minus those with the full context; positive = the
             context beyond k helps.
-        adjusted: p of its t test after Holm over all k.
+        adjusted: the larger p of its two tests, and of those of any smaller k: a fixed sequence
+            of tests, which stops at the first failure, needs no other correction for their number
+            (Westfall and Krishen 2001).
     """
 
     k: int
@@ -47,9 +50,8 @@ class Gain:
 
     @property
     def real(self) -> bool:
-        """Whether both tests say that the context beyond k helps."""
-        least = 1 - self.found.level
-        return self.found.value > 0 and max(self.adjusted, self.found.p_flip) < least
+        """Whether the tests up to this k say that the context beyond it helps."""
+        return self.found.value > 0 and self.adjusted < 1 - self.found.level
 
     def to_json(self) -> dict[str, Any]:
         """Give plain data."""
@@ -61,9 +63,9 @@ class Gain:
             "reason": absence(one.documents) if one.low != one.low else None,
             "relative": number(one.relative),
             "p_t": one.p_t,
-            "p_holm": self.adjusted,
             "p_sign_flip": one.p_flip,
             "every_flip": one.exact,
+            "p_in_sequence": self.adjusted,
             "real": self.real,
         }
 
@@ -225,7 +227,7 @@ class Gains:
                 for column in range(len(self.lengths))
             ]
         )
-        adjusted = holm([one.p_t for one in found])
+        adjusted = list(accumulate((max(one.p_t, one.p_flip) for one in found), max))
         return Curve(
             tuple(map(Gain, self.lengths, found, adjusted)) if found else (),
             self.tokens,

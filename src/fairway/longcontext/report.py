@@ -86,7 +86,7 @@ def _of_curve(curve: Curve) -> list[str]:
     helped = [one for one in curve.gains if one.real]
     if not helped:
         one = curve.gains[0]
-        if one.found.value < 0 and max(one.adjusted, one.found.p_flip) < 1 - one.found.level:
+        if one.found.value < 0 and one.adjusted < 1 - one.found.level:
             return [f"Beyond {_tokens(one.k)} the context {_brings(one)}, on {of}."]
         return [
             f"Beyond {_tokens(one.k)} no gain of context can be told: {_signed(one)} on {of}; more "
@@ -116,11 +116,9 @@ def _brings(one: Gain) -> str:
 
 def _signed(one: Gain) -> str:
     low, high = one.found.low / LN2, one.found.high / LN2
-    # An interval may leave zero out where Holm, or the other test, does not.
-    p = max(one.adjusted, one.found.p_flip)
     return (
         f"{one.bits_per_byte:+.4f} bits per byte ({one.found.level:.0%} {low:+.4f} to {high:+.4f}, "
-        f"p = {p:.2g} after Holm)"
+        f"p = {one.adjusted:.2g})"
     )
 
 

@@ -89,7 +89,7 @@ def gains(console: Console, item: ContextReport) -> None:
     """Print the context-gain curve."""
     curve = item.curve
     level = f"{curve.gains[0].found.level:.0%} interval"
-    table = _table("beyond", "bits/byte", level, "bits", "p (Holm)")
+    table = _table("beyond", "bits/byte", level, "bits", "p")
     most = max(one.bits_per_byte for one in curve.gains)
     for one in curve.gains:
         low, high = one.found.low / LN2, one.found.high / LN2
@@ -105,7 +105,7 @@ def gains(console: Console, item: ContextReport) -> None:
             f"the same {curve.tokens:,} tokens ({curve.bytes:,} bytes, {curve.documents:,} "
             f"documents, drawn from {curve.eligible:,}) with k tokens of context and with all, "
             f"{curve.full:,.0f} on average, which cost {figure(curve.full_bits_per_byte)} bits per "
-            "byte; * a gain at 5% after Holm",
+            "byte; * a gain, tested at 5% from the smallest k on",
             style="dim",
         )
     )
