@@ -1,4 +1,4 @@
-"""The use of context against plain loops: one forward per token, one pass per character."""
+"""The use of context against plain loops: one forward per token."""
 
 from __future__ import annotations
 
@@ -18,41 +18,20 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import models
-from fairway import Document, load, read, record
+from fairway import Document, load, read
 from fairway.errors import FairwayError, InputError, ProtocolError
 from fairway.longcontext import default_lengths, examine, examining
-from fairway.longcontext.depth import Depths, split
+from fairway.longcontext.depth import Depths
 from fairway.longcontext.gain import Gains, draw, limited
 from fairway.longcontext.longppl import KeySums, lsd, shortened
-from fairway.longcontext.spans import owned, positions, touching
+from fairway.longcontext.spans import owned, positions
 from fairway.render import context as render
 from fairway.scores import Score
 from fairway.signature import Signature
-from fairway.text import close_gaps
 
-WORDS = [
-    *[
-        "the",
-        "thin",
-        "man",
-        "and",
-        "an",
-        "inn",
-        "then",
-        "in",
-        "the",
-        "end",
-        "🐕",
-        "é",
-        "the",
-        "thane",
-    ],
-    "",
-]
+WORDS = ("the", "thin", "man", "and", "an", "inn", "then", "in", "end", "🐕", "é", "thane", "")
 TOKENIZER = models.tokenizer()
 
 
@@ -83,85 +62,7 @@ def plain(model: Any, ids: Any, begin: int, at: int) -> float:
     return float(models.reference(model, [0, *map(int, ids[begin : at + 1])], at - begin + 1)[-1])
 
 
-# Bytes and positions of tokens.
-
-
-@st.composite
-def scored_texts(drawing: Any) -> Score:
-    """Texts with characters of one to four bytes, split ones among them; some tokens unscored."""
-    text = drawing(st.text("ab é漢🐕\n", min_size=1, max_size=200))
-    encoded = TOKENIZER(text, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    seed = drawing(st.integers(0, 2**32 - 1))
-    noise = np.random.default_rng(seed)
-    if drawing(st.booleans()):
-        # Tokens that share characters with their neighbours, or that trim a blank.
-        offsets[:, 1] = np.minimum(len(text), offsets[:, 1] + noise.integers(0, 2, len(offsets)))
-        offsets[:, 0] = np.minimum(
-            offsets[:, 1], offsets[:, 0] + noise.integers(0, 2, len(offsets))
-        )
-    logprobs = -noise.exponential(3.0, len(offsets))
-    logprobs[noise.random(len(offsets)) < drawing(st.sampled_from([0.0, 0.2]))] = np.nan
-    spans = None
-    if drawing(st.booleans()):
-        cut = sorted(drawing(st.tuples(*[st.integers(0, len(text))] * 2)))
-        spans = ((cut[0], cut[1]),)
-    score = Score("x", text, offsets, logprobs, np.zeros(len(offsets), np.int64), spans)
-    if spans is not None:
-        score = replace(score, logprobs=np.where(score.wanted, logprobs, np.nan))
-    return score
-
-
-@given(scored_texts(), st.sampled_from(["bytes", "tokens"]))
-@settings(max_examples=150, deadline=None)
-def test_buckets_add_up_to_the_documents_totals(score: Score, unit: str) -> None:
-    parts = split(score, unit).values()
-    totals = score.totals
-    assert sum(part.tokens for part in parts) == totals.tokens
-    assert sum(part.bytes for part in parts) == totals.bytes == int(owned(score).sum())
-    assert math.fsum(part.nll for part in parts) == pytest.approx(totals.nll, abs=1e-9)
-
-
-@given(scored_texts())
-@settings(max_examples=150, deadline=None)
-def test_each_byte_has_the_first_scored_token_that_covers_it(score: Score) -> None:
-    closed = close_gaps(score.offsets, len(score.text)).tolist()
-    sizes = [0] * len(score)
-    for at, char in enumerate(score.text):
-        if score.scored is not None and not any(s <= at < e for s, e in score.scored):
-            continue
-        for place, (start, end) in enumerate(closed):
-            if start <= at < end and not math.isnan(score.logprobs[place]):
-                sizes[place] += len(char.encode())
-                break
-    assert owned(score).tolist() == sizes
-
-
-@given(scored_texts())
-@settings(max_examples=100, deadline=None)
-def test_tokens_that_share_a_character_stand_together(score: Score) -> None:
-    closed = close_gaps(score.offsets, len(score.text)).tolist()
-    where = positions(score).tolist()
-    assert where == sorted(where)
-    for one in range(len(closed)):
-        # A token stands at a character's first byte, no later than its own first character.
-        prefix = len(score.text[: closed[one][0]].encode())
-        assert where[one] <= prefix
-        for other in range(one):
-            if max(closed[one][0], closed[other][0]) < min(closed[one][1], closed[other][1]):
-                assert where[one] == where[other]
-
-
-def test_a_split_character_is_in_one_bucket() -> None:
-    text = "a" * 62 + "🐕b"
-    encoded = TOKENIZER(text, return_offsets_mapping=True)
-    offsets = np.array(encoded["offset_mapping"], dtype=np.int64)
-    assert len(offsets) == 62 + 4 + 1
-    score = Score("x", text, offsets, np.full(67, -1.0), np.zeros(67, np.int64))
-    found = split(score)
-    assert {k: (t.nll, t.tokens, t.bytes) for k, t in found.items()} == {
-        0: (66.0, 66, 66), 1: (1.0, 1, 1),
-    }  # fmt: skip
+# Bits by position.
 
 
 def test_intervals_of_buckets_are_the_ratio_estimators(scorer: Any, documents: Any) -> None:
@@ -189,52 +90,6 @@ def test_intervals_of_buckets_are_the_ratio_estimators(scorer: Any, documents: A
         assert bucket.interval is not None and bucket.totals.documents == n
         wanted = max(0.0, ratio - reach) / math.log(2), (ratio + reach) / math.log(2)
         assert bucket.interval[:2] == pytest.approx(wanted, rel=1e-9)
-
-
-# Ids of which the first are only read.
-
-
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "rwkv"])
-@pytest.mark.parametrize("prefix", ["bos", "none"])
-def test_leading_ids_are_only_read(name: str, prefix: str) -> None:
-    built = models.build(name)
-    scorer = load(built, tokenizer=models.tokenizer(), prefix=prefix)
-    ids = np.random.default_rng(3).integers(2, 250, 30)
-    front = [0] if prefix == "bos" else []
-    for context in (1, 7, 29):
-        (score,) = scorer.score([Document("x", "", ids=ids, context_ids=context)])
-        wanted = models.reference(built, [*front, *map(int, ids)], len(front) + context)
-        assert score.logprobs == pytest.approx(wanted, abs=2e-5)
-        assert score.ids.tolist() == ids[context:].tolist() and len(score) == 30 - context
-        assert score.totals.tokens == 30 - context
-        # Of ids without text, each byte-level token is a byte, or a merge of some.
-        assert score.totals.bytes >= 30 - context
-    (nothing,) = scorer.score([Document("x", "", ids=ids, context_ids=30)])
-    assert len(nothing) == 0 and nothing.totals.tokens == 0
-
-
-def test_leading_ids_longer_than_a_window_and_a_prefix_among_them(scorer: Any, model: Any) -> None:
-    ids = np.random.default_rng(4).integers(2, 250, 100)
-    (whole,) = scorer.score([Document("x", "", ids=ids)])
-    (part,) = scorer.score([Document("x", "", ids=ids, context_ids=80)])
-    assert part.logprobs == pytest.approx(whole.logprobs[80:], abs=2e-5)
-    with_bos = np.concatenate(([0], ids[:20]))
-    (front,) = scorer.score([Document("x", "", ids=with_bos, context_ids=11)])
-    assert front.logprobs == pytest.approx(
-        models.reference(model, with_bos.tolist(), 11), abs=2e-5
-    )  # fmt: skip
-
-
-def test_leading_ids_are_part_of_a_documents_identity() -> None:
-    ids = np.arange(5)
-    one, other = Document("x", "", ids=ids), Document("x", "", ids=ids, context_ids=2)
-    assert record.key(one) != record.key(other)
-    digests = set()
-    for document in (one, other):
-        corpus = read([document])
-        list(corpus)
-        digests.add(corpus.digest)
-    assert len(digests) == 2
 
 
 # The context-gain curve.
@@ -414,18 +269,6 @@ def test_no_difference_where_short_and_long_are_one(scorer: Any, documents: Any)
         apart = lsd(score.logprobs, values, own.room - own.stride)
         assert (apart[: own.room - own.stride] == 0).all()
         assert apart == pytest.approx(np.zeros(len(apart)), abs=2e-5)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=6),
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=12),
-)
-def test_touching_is_one_character_in_common(spans: Any, tokens: Any) -> None:
-    offsets = np.array([(s, min(40, s + n)) for s, n in tokens], dtype=np.int64).reshape(-1, 2)
-    wanted = [
-        any(set(range(s, e)) & set(range(a, b)) for a, b in spans) for s, e in offsets.tolist()
-    ]
-    assert touching(offsets, spans, 40).tolist() == wanted
 
 
 def test_key_spans_pass_from_one_tokenizer_to_another(scorer: Any) -> None:

@@ -103,7 +103,8 @@ def gains(console: Console, item: ContextReport) -> None:
     console.print(
         Text(
             f"the same {curve.tokens:,} tokens ({curve.bytes:,} bytes, {curve.documents:,} "
-            f"document{'s' * (curve.documents != 1)}, drawn from {curve.eligible:,}) with k tokens of context and with all, "
+            f"document{'s' * (curve.documents != 1)}, drawn from {curve.eligible:,}) with k "
+            "tokens of context and with all, "
             f"{curve.full:,.0f} on average, which cost {figure(curve.full_bits_per_byte)} bits per "
             "byte; * a gain, tested at 5% from the smallest k on",
             style="dim",
