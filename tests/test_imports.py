@@ -17,7 +17,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 CORE = (
     "errors", "hub", "text", "windows", "signature", "scores", "statistics", "corpus",
     "protocol", "scorer", "report", "record", "request", "repeat", "store", "cache", "run",
-    "evaluation", "render", "cli", "tokenizers",
+    "evaluation", "longcontext", "render", "cli", "tokenizers", "words", "segmenters", "segments",
+    "where", "pairs", "comparable", "comparison",
 )  # fmt: skip
 
 

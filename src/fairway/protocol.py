@@ -229,7 +229,7 @@ def resolve(
         like: the convention.
         facts: the tokenizer's and model's properties.
         prefix: overrides the convention's prefix policy.
-        max_length: overrides its window, in tokens, prefix counted.
+        max_length: overrides its window, in tokens, prefix counted; 0 = all the model's positions.
         stride: overrides its stride, in tokens.
 
     Raises:
@@ -239,6 +239,8 @@ def resolve(
     if like.name == "llama.cpp" and prefix is None and not facts.adds:
         policy = "none"
     ids, name = _prefix(policy, facts, like.name)
+    if max_length == 0:
+        max_length = facts.positions or facts.claimed or DEFAULT_LENGTH
     length = max_length
     if length is None:
         asked = DEFAULT_LENGTH if like.length is None else like.length

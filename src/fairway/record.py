@@ -82,6 +82,8 @@ def key(document: Document) -> str:
     if document.ids is not None:
         parts.append(np.asarray(document.ids, dtype="<i8").tobytes())
         parts.append(repr(document.byte_count).encode())
+        if document.context_ids:
+            parts.append(f"context {document.context_ids}".encode())
     if "messages" in document.metadata:
         parts.append(repr(document.metadata["messages"]).encode("utf-8", "surrogatepass"))
     if PAGE in document.metadata:

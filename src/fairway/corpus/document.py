@@ -32,7 +32,8 @@ class Document:
         scored: character spans of the text that are scored; None = all of it.
         metadata: the row's other fields; ``messages`` in a chat corpus.
         ids: token ids, where the corpus holds no text.
-        byte_count: source bytes of those ids, where known.
+        byte_count: source bytes of the ids that are scored, where known.
+        context_ids: how many of the first ids stand before the text and are only read.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     ids: NDArray[np.int64] | None = None
     byte_count: int | None = None
+    context_ids: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class Corpus:
             parts.append(document.ids.astype("<i8").tobytes())
         if document.byte_count is not None:
             parts.append(f"bytes {document.byte_count}".encode())
+        if document.context_ids:
+            parts.append(f"context {document.context_ids}".encode())
         if document.scored is not None:
             parts.append(f"scored {document.scored}".encode())
         if "messages" in document.metadata:

@@ -117,13 +117,20 @@ def _leading(plan: Plan, item: Encoded) -> tuple[int, ...]:
 
 
 def _touched(document: Document, item: Encoded) -> NDArray[np.bool_]:
-    """Which tokens touch a character that is to be scored."""
+    """Which tokens are to be scored: those that touch such a character, or all behind a context."""
     spans = _shifted(document)
     if spans is None or (document.ids is not None and not document.text):
-        return np.ones(len(item.ids), dtype=bool)
+        return np.arange(len(item.ids)) >= _context(document, item)
     nothing = np.zeros(len(item.ids))
     text = document.context + document.text
     return Score(document.id, text, item.offsets, nothing, item.ids, spans).wanted
+
+
+def _context(document: Document, item: Encoded) -> int:
+    """How many of the ids are only read; a prefix that was taken away does not count any more."""
+    if document.ids is None or document.text:
+        return 0
+    return max(0, document.context_ids - (len(document.ids) - len(item.ids)))
 
 
 def _shifted(document: Document) -> tuple[tuple[int, int], ...] | None:
@@ -196,6 +203,12 @@ def finish(
     offsets = np.concatenate((np.zeros((kept, 2), np.int64), item.offsets))
     token_bytes = None if prepared.token_bytes is None else prepared.token_bytes[lead - kept :]
     text = document.text
+    read = _context(document, item)
+    if read:
+        begin = kept + read
+        values, ids, offsets = values[begin:], ids[begin:], offsets[begin:]
+        more = {key: column[begin:] for key, column in more.items()}
+        token_bytes = None if token_bytes is None else token_bytes[begin:]
     if token_bytes is None and document.context:
         cut = len(document.context)
         inside = offsets[:, 1] > cut
