@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fairway import choices
 from fairway.choices import Decision, Refused, Rule
 from fairway.corpus.choices import Item, Items, digest
+from fairway.corpus.document import LISTED, SkippedRow
 from fairway.errors import InputError
 from fairway.scores import exp
 from fairway.signature import Signature
@@ -20,9 +21,6 @@ from fairway.statistics import LEVEL, Interval, quantile
 
 if TYPE_CHECKING:
     from fairway.scorer import Scorer
-
-LISTED = 1000
-"""Items that could not be scored and are listed; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,8 @@ class ChoiceReport:
             whole choice, an item and not a token being the unit: lm-eval's ``perplexity`` of
             LAMBADA.
         decisions: every item's.
-        refused: items that could not be scored.
+        skipped: rows that are no items and items that could not be scored, the first thousand.
+        skipped_total: all of them.
         notes: what a reader must know.
     """
 
@@ -104,7 +103,8 @@ class ChoiceReport:
     macro: Mapping[str, Average]
     item_perplexity: Average | None
     decisions: tuple[Decision, ...]
-    refused: tuple[Refused, ...]
+    skipped: tuple[SkippedRow, ...]
+    skipped_total: int
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -126,9 +126,10 @@ class ChoiceReport:
                 for name, found in self.groups.items()
             }
             out["macro"] = {name: one.to_json() for name, one in self.macro.items()}
-        out["refused"] = [
-            {"id": one.item.id, "reason": one.reason} for one in self.refused[:LISTED]
+        out["skipped"] = [
+            {"source": row.source, "line": row.line, "reason": row.reason} for row in self.skipped
         ]
+        out["skipped_total"] = self.skipped_total
         out["notes"] = list(self.notes)
         return out
 
@@ -142,7 +143,7 @@ def wilson(right: int, items: int, level: float = LEVEL) -> Interval:
 
 
 def clustered(
-    sums: NDArray[np.float64], counts: NDArray[np.int64], level: float = LEVEL
+    sums: NDArray[np.floating], counts: NDArray[np.integer], level: float = LEVEL
 ) -> Interval | None:
     """Give the interval of ``sum(sums) / sum(counts)`` with clusters as the sampling unit.
 
@@ -185,7 +186,7 @@ def accuracies(decisions: Sequence[Decision], level: float = LEVEL) -> dict[str,
     for metric in choices.metrics(decisions):
         right = np.array([one.right(metric) for one in decisions], dtype=np.float64)
         ties = sum(one.tied(metric) for one in decisions)
-        sums = np.bincount(place, right, len(names))
+        sums = np.bincount(place, right, len(names)).astype(np.float64)
         count = int(right.sum())
         out[metric] = Accuracy(
             count, len(decisions), ties, wilson(count, len(decisions), level),
@@ -199,6 +200,7 @@ def choose(
     items: Items | Sequence[Item],
     rule: Rule | None = None,
     *,
+    strict: bool = False,
     level: float = LEVEL,
     progress: Callable[[int], None] | None = None,
 ) -> ChoiceReport:
@@ -208,11 +210,13 @@ def choose(
         scorer: any scorer; one loaded with ``like="lm-eval-pairs"`` reads as lm-eval does.
         items: the questions.
         rule: what decides; None = lm-eval's under ``lm-eval-pairs``, else fairway's.
+        strict: stop at the first item that cannot be scored.
         level: of the intervals.
         progress: called with the number of items done.
 
     Raises:
-        InputError: when no item can be scored, or single choices are mixed with several.
+        InputError: when no item can be scored, one cannot where strict, or single choices are
+            mixed with several.
         FairwayError: when the model fails.
     """
     if not isinstance(items, Items):
@@ -220,10 +224,12 @@ def choose(
     protocol = scorer.signature.get("protocol")
     rule = rule or (choices.LM_EVAL if protocol == "lm-eval-pairs" else Rule())
     decisions: list[Decision] = []
-    refused: list[Refused] = []
+    refused: list[SkippedRow] = []
     for found in choices.decide(scorer, items.items, rule):
         if isinstance(found, Refused):
-            refused.append(found)
+            if strict:
+                raise InputError(f"{found.item.id}: {found.reason}")
+            refused.append(SkippedRow(found.item.id, 0, found.reason))
         else:
             decisions.append(found)
         if progress is not None:
@@ -254,7 +260,8 @@ def choose(
         macro,
         _perplexity(decisions, level) if single else None,
         tuple(decisions),
-        tuple(refused),
+        (*items.skipped, *refused)[:LISTED],
+        items.skipped_total + len(refused),
         tuple(_notes(decisions, rule)),
     )
 
@@ -291,6 +298,4 @@ def _notes(decisions: Sequence[Decision], rule: Rule) -> Iterable[str]:
         one.item.context[-1:].isspace() and rule.delimiter[:1].isspace() for one in decisions
     )
     if blank:
-        yield (
-            f"{blank} contexts end in white space, and the delimiter adds more; see --delimiter"
-        )
+        yield (f"{blank} contexts end in white space, and the delimiter adds more; see --delimiter")

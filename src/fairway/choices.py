@@ -90,7 +90,7 @@ class Decision:
             if self.unconditional is None:
                 raise ValueError("There was no second scoring.")
             return self.logprobs - self.unconditional
-        return self.logprobs / METRICS[metric](self)
+        return np.asarray(self.logprobs / METRICS[metric](self))
 
     def chosen(self, metric: str) -> int:
         """Give the index of the likeliest choice, the first of those that tie."""
@@ -224,12 +224,17 @@ def _begin(scorer: Scorer, block: Sequence[Item], rule: Rule) -> Iterator[Score]
 
 def _documents(item: Item, rule: Rule) -> Iterator[Document]:
     contexts = [item.context]
-    if rule.unconditional is not None:
-        contexts.append(rule.unconditional)
+    if _again(item, rule):
+        contexts.append(rule.unconditional or "")
     for context in contexts:
         for choice in item.choices:
             # The same words behind both, as lm-eval has it.
             yield Document(item.id, rule.text(item.context, choice), context)
+
+
+def _again(item: Item, rule: Rule) -> bool:
+    """Whether an item is scored a second time; behind its own context it would give the same."""
+    return rule.unconditional not in (None, item.context)
 
 
 def _alone(scorer: Scorer, item: Item, rule: Rule) -> Decision | Refused:
@@ -243,12 +248,12 @@ def _take(item: Item, scores: Iterator[Score], rule: Rule) -> Decision:
     """Read an item's scores; those of all its choices are read before anything is refused."""
     count = len(item.choices)
     own = list(islice(scores, count))
-    other = list(islice(scores, count)) if rule.unconditional is not None else None
+    other = list(islice(scores, count)) if _again(item, rule) else own
     if len(own) < count:
         raise FairwayError("The scorer gave fewer scores than it was given texts.")
     sums = [_sum(item, number, score) for number, score in enumerate(own)]
     second = None
-    if other is not None:
+    if rule.unconditional is not None:
         second = np.array([_sum(item, n, score) for n, score in enumerate(other)])
     greedy = None
     if count == 1:

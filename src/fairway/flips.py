@@ -112,6 +112,4 @@ def compare(first: ChoiceReport, second: ChoiceReport, level: float = LEVEL) -> 
 def _ids(
     pairs: Sequence[tuple[Any, Any]], right: Sequence[tuple[bool, bool]], which: tuple[bool, bool]
 ) -> tuple[str, ...]:
-    return tuple(
-        one.item.id for (one, _), both in zip(pairs, right, strict=True) if both == which
-    )
+    return tuple(one.item.id for (one, _), both in zip(pairs, right, strict=True) if both == which)

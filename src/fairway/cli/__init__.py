@@ -8,7 +8,7 @@ import sys
 import typer
 
 from fairway import __version__
-from fairway.cli import comparing, evaluating, examining, listing, scoring, showing
+from fairway.cli import choosing, comparing, evaluating, examining, listing, scoring, showing
 from fairway.errors import FairwayError
 
 INTERRUPTED = 130
@@ -43,6 +43,7 @@ app.command("score", rich_help_panel="Numbers")(scoring.score)
 app.command("eval", rich_help_panel="Numbers")(evaluating.evaluate)
 app.command("compare", rich_help_panel="Numbers")(comparing.compare)
 app.command("show", rich_help_panel="Numbers")(showing.show)
+app.command("choose", rich_help_panel="Numbers")(choosing.choose)
 app.command("doctor", rich_help_panel="Models")(examining.doctor)
 app.command("list", rich_help_panel="Models")(listing.list_)
 

@@ -67,7 +67,7 @@ def as_csv(reports: Sequence[Report]) -> str:
         for name, totals, values, intervals in parts:
             interval = intervals.get("bits_per_byte")
             row = [
-                _harmless(report.model), _harmless(report.data), _harmless(name),
+                harmless(report.model), harmless(report.data), harmless(name),
                 *(repr(values[key]) if key in values else "" for key in metrics),
                 *totals.to_json().values(),
                 repr(interval.low) if interval else "", repr(interval.high) if interval else "",
@@ -77,7 +77,7 @@ def as_csv(reports: Sequence[Report]) -> str:
     return out.getvalue()
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 

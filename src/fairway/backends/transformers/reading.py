@@ -108,26 +108,38 @@ def _context_tokens(reader: Reader, documents: Sequence[Document]) -> dict[str, 
     contexts = list({document.context: None for document in documents})
     stripped = [context.rstrip() for context in contexts]
     made = encode.encode_many(reader.tokenizer, stripped, reader.parse_special)
-    return {context: len(one.ids) for context, one in zip(contexts, made, strict=True)}
+    return {
+        context: len(_added(reader, bare)) + len(one.ids)
+        for context, bare, one in zip(contexts, stripped, made, strict=True)
+    }
+
+
+def _added(reader: Reader, text: str) -> tuple[int, ...]:
+    """What the tokenizer puts first; lm-eval lets it add nothing to the spelling of the prefix."""
+    plan = reader.plan
+    written = encode.decode(reader.tokenizer, list(plan.prefix)) if plan.prefix else ""
+    return () if written and text.startswith(written) else plan.leading
 
 
 def _pair(reader: Reader, index: int, document: Document, item: Encoded, count: int) -> Prepared:
     """Split a context from its continuation by a count of tokens, as lm-eval does.
 
-    Source: ``loglikelihood`` and ``_encode_pair``, lm-eval 0.4.13: both are encoded as one, with
-    the tokenizer's own special tokens; without a context, the prefix stands for it, or the
-    continuation's own first token where that is the prefix.
+    Source: ``loglikelihood``, ``_encode_pair`` and ``tok_encode``, lm-eval 0.4.13: both are encoded
+    as one, with the tokenizer's own special tokens; without a context, the prefix stands for it,
+    or the continuation's own first token where that is the prefix.
     """
-    plan = reader.plan
     if document.ids is not None:
         raise InputError(f"{document.id} holds token ids, and a pair is text.")
-    begins = bool(plan.prefix) and tuple(item.ids[:1].tolist()) == plan.prefix
-    leading = plan.leading if document.context else plan.prefix
-    if begins:
-        leading = ()
-        count = count if document.context else 1
+    prefix = reader.plan.prefix
+    if document.context:
+        leading = _added(reader, document.context + document.text)
+    elif prefix and tuple(item.ids[:1].tolist()) != prefix:
+        leading, count = prefix, len(prefix)
+    else:
+        leading, count = (), 1
     ids = np.concatenate((np.asarray(leading, np.int64), item.ids))
-    begin, end, start, _ = windows.pair(len(ids), len(leading) + count, plan.max_length or len(ids))
+    length = reader.plan.max_length or len(ids)
+    begin, end, start, _ = windows.pair(len(ids), count, length)
     row = Row(index, 0, ids[begin : end - 1], ids[start:end], start - begin - 1, start)
     return Prepared(document, item, leading, (row,))
 
