@@ -51,11 +51,16 @@ def items_of(task: str, request: pytest.FixtureRequest) -> Items:
 
 
 CASES = [
-    pytest.param(model, task, double, id=f"{model}-{task}-{'64' if double else '32'}")
+    pytest.param(
+        model,
+        task,
+        double,
+        id=f"{model}-{task}-{'64' if double else '32'}",
+        marks=pytest.mark.slow if task == "hellaswag" and not double else (),
+    )
     for model, tasks in RECORD["records"].items()
     for task in tasks
     for double in (True, False)
-    if double or task == "rows" or model == "stories260K"
 ]
 
 

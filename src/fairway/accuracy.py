@@ -245,10 +245,11 @@ def choose(
     by_group = {name: accuracies(some, level) for name, some in groups.items()}
     macro = {}
     if len(by_group) > 1:
-        macro = {
-            metric: average([one[metric].value for one in by_group.values()], "groups", level)
-            for metric in choices.metrics(decisions)
-        }
+        for metric in choices.metrics(decisions):
+            mean = average([one[metric].value for one in by_group.values()], "groups", level)
+            if (span := mean.interval) is not None:
+                span = span._replace(low=max(0.0, span.low), high=min(1.0, span.high))
+            macro[metric] = Average(mean.value, span)
     return ChoiceReport(
         scorer.signature.get("model") or "",
         items.name,

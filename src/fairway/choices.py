@@ -203,8 +203,8 @@ def _blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
     for item in items:
         if single is not None and single != (len(item.choices) == 1):
             raise InputError(
-                f"{item.id} has {len(item.choices)} choices: items with a single choice, for the "
-                "model's first guess, and items with several are different tasks; split the data."
+                f"Up to {item.id}, some items have a single choice, for the model's first guess, "
+                "and some have several: these are different tasks; split the data."
             )
         single = len(item.choices) == 1
         block.append(item)

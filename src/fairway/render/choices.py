@@ -21,7 +21,7 @@ LABELS = {
     "acc_norm": "per character",
     "acc_bytes": "per byte",
     "acc_tokens": "per token",
-    "acc_mutual_info": "minus the unconditional",
+    "acc_mutual_info": "less unconditional",
 }
 LISTED = 5
 """Rows and flips that are listed."""
@@ -33,6 +33,7 @@ def report(console: Console, item: ChoiceReport) -> None:
     console.print(heading, highlight=False)
     single = item.item_perplexity is not None
     table = _table("", "accuracy", "95% interval", "right", "ties", "")
+    table.columns[-1].justify = "left"
     for name, one in item.accuracies.items():
         table.add_row(
             name, Text(f"{one.value:.4f}", style="bold"), span(one.interval), f"{one.right:,}",
@@ -52,8 +53,8 @@ def report(console: Console, item: ChoiceReport) -> None:
         console.print(
             f"perplexity of the whole answer, per item and not per token: "
             f"{figure(value.value)}{_between(value)}",
-            highlight=False,
-        )
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     if item.groups:
         groups(console, item)
     for line in item.notes:
@@ -64,17 +65,16 @@ def report(console: Console, item: ChoiceReport) -> None:
 
 def groups(console: Console, item: ChoiceReport) -> None:
     """Print the groups' accuracies, with micro and macro averages."""
-    shown = [name for name in ("acc", "acc_norm") if name in item.accuracies]
-    table = _table("group", *(h for name in shown for h in (name, "95% interval")), "items")
+    more = ["acc_norm"] if "acc_norm" in item.accuracies else []
+    table = _table("group", "acc", "95% interval", *more, "items")
     for name, found in (*item.groups.items(), ("all (micro)", item.accuracies)):
-        cells = [c for m in shown for c in (f"{found[m].value:.4f}", span(found[m].interval))]
-        table.add_row(plain(name), *cells, f"{found['acc'].items:,}")
+        one = found["acc"]
+        cells = (f"{found[metric].value:.4f}" for metric in more)
+        table.add_row(plain(name), f"{one.value:.4f}", span(one.interval), *cells, f"{one.items:,}")
     if item.macro:
-        cells = []
-        for name in shown:
-            mean = item.macro[name]
-            cells += [f"{mean.value:.4f}", span(mean.interval)]
-        table.add_row("mean (macro)", *cells, f"{len(item.groups)} groups")
+        mean = item.macro["acc"]
+        cells = (f"{item.macro[metric].value:.4f}" for metric in more)
+        table.add_row("mean (macro)", f"{mean.value:.4f}", span(mean.interval), *cells, "")
     console.print(table)
 
 
