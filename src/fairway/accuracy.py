@@ -294,9 +294,15 @@ def sign(
 def _notes(decisions: Sequence[Decision], rule: Rule) -> Iterable[str]:
     unscored = sum(int(one.unscored.sum()) for one in decisions)
     if unscored:
-        yield f"{unscored} tokens of choices were not scored, for want of a token before them"
+        yield f"tokens of choices not scored, for want of a token before them: {unscored}"
     blank = sum(
         one.item.context[-1:].isspace() and rule.delimiter[:1].isspace() for one in decisions
     )
     if blank:
-        yield (f"{blank} contexts end in white space, and the delimiter adds more; see --delimiter")
+        yield f"contexts that end in white space, with a delimiter that adds more: {blank}"
+    own = sum(one.item.context == rule.unconditional for one in decisions)
+    if own:
+        yield (
+            "items whose own context is the unconditional one, so that acc_mutual_info is a tie "
+            f"of all choices: {own}"
+        )

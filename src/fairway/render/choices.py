@@ -41,7 +41,7 @@ def report(console: Console, item: ChoiceReport) -> None:
         )  # fmt: skip
     console.print(table)
     kind = "a single choice each" if single else f"guessing gives {item.chance:.4f}"
-    lines = [f"{item.task}: {len(item.decisions):,} items, {kind}"]
+    lines = [f"{item.task}, items: {len(item.decisions):,}; {kind}"]
     first = next(iter(item.accuracies.values()))
     lines.append(f"intervals: {first.interval.method}")
     if first.clustered is not None:
@@ -104,7 +104,7 @@ def contest(console: Console, item: Contest) -> None:
     console.print(table)
     first = item.flips["acc"]
     method = first.difference.interval.method if first.difference.interval else "none"
-    line = f"{first.items:,} items; intervals: {method}; the test is exact"
+    line = f"items: {first.items:,}; intervals: {method}; the test is exact"
     console.print(Text(line, style="dim"))
     for label, ids in (("gained", first.gained), ("lost", first.lost)):
         if ids:
@@ -112,7 +112,7 @@ def contest(console: Console, item: Contest) -> None:
             line = f"{label} (acc): {plain(', '.join(ids[:LISTED]))}{more}"
             console.print(Text(line, style="dim"))
     if item.alone:
-        line = f"note: {item.alone} items that only one model could score are left out"
+        line = f"note: left out, since only one model could score them: {item.alone}"
         console.print(Text(line, style="yellow"))
 
 
