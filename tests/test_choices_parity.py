@@ -25,8 +25,10 @@ CORPORA = {
     "lambada": "lambada/lambada_test.jsonl.gz",
     "blimp": "blimp/*.jsonl.gz",
 }
-EXACT, SINGLE = 1e-9, 5e-6
-"""Nats of a whole choice in float64, absolute; in float32 against it, relative: its rounding."""
+EXACT, NORMED, SINGLE = 1e-9, 2e-7, 5e-6
+"""How far a choice's sum may be off, nats: a model in float64 throughout (GPT-2), absolute; one in
+float64 whose RMS norm computes in float32 (Llama), where a last digit may flip a rounding, relative;
+one in float32, relative."""
 
 
 def model_of(name: str, request: pytest.FixtureRequest) -> tuple[Any, Any]:
@@ -81,17 +83,16 @@ def test_decisions_are_lm_evals(
         ours = one.logprobs
         if one.unconditional is not None:
             ours = np.concatenate((ours, one.unconditional))
-        if double:
-            assert ours == pytest.approx(theirs, abs=EXACT, rel=0), one.item
-        else:
-            assert ours == pytest.approx(theirs, abs=2e-5, rel=SINGLE), one.item
+        loose = SINGLE if not double else 0 if name in ("adds-none", "no-bos") else NORMED
+        floor = EXACT if double else 2e-5
+        assert ours == pytest.approx(theirs, abs=floor, rel=loose), one.item
     for metric, right in record["right"].items():
         assert [int(one.right(metric)) for one in report.decisions] == right, metric
         assert report.accuracies[metric].value == pytest.approx(record["metrics"][metric], abs=1e-9)
     if task == "lambada":
         assert [[one.greedy] for one in report.decisions] == record["greedy"]
         assert report.item_perplexity is not None
-        wanted = pytest.approx(record["metrics"]["perplexity"], rel=EXACT if double else 1e-4)
+        wanted = pytest.approx(record["metrics"]["perplexity"], rel=1e-6 if double else 1e-5)
         assert report.item_perplexity.value == wanted
 
 
