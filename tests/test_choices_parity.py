@@ -26,9 +26,9 @@ CORPORA = {
     "blimp": "blimp/*.jsonl.gz",
 }
 EXACT, NORMED, SINGLE = 1e-9, 2e-7, 5e-6
-"""How far a choice's sum may be off, nats: a model in float64 throughout (GPT-2), absolute; one in
-float64 whose RMS norm computes in float32 (Llama), where a last digit may flip a rounding, relative;
-one in float32, relative."""
+"""How far a choice's sum may be off, nats: absolute where a model computes in float64 throughout
+(GPT-2); relative where its RMS norm takes float32 (Llama), so that a last digit may flip a rounding;
+relative in float32."""
 
 
 def model_of(name: str, request: pytest.FixtureRequest) -> tuple[Any, Any]:
