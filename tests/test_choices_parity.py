@@ -27,7 +27,7 @@ CORPORA = {
 }
 EXACT, NORMED, SINGLE = 1e-9, 2e-7, 5e-6
 """How far a choice's sum may be off, nats: absolute where a model computes in float64 throughout
-(GPT-2); relative where its RMS norm takes float32 (Llama), so that a last digit may flip a rounding;
+(GPT-2); relative where its norm takes float32 (Llama), so that a last digit may flip a rounding;
 relative in float32."""
 
 
