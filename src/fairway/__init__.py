@@ -15,6 +15,7 @@ _LAZY = {
     "Scorer": "fairway.scorer",
     "Signature": "fairway.signature",
     "Totals": "fairway.scores",
+    "choose": "fairway.api",
     "compare": "fairway.api",
     "evaluate": "fairway.api",
     "load": "fairway.api",
@@ -32,6 +33,7 @@ __all__ = [
     "Signature",
     "Totals",
     "__version__",
+    "choose",
     "compare",
     "evaluate",
     "load",
@@ -41,7 +43,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fairway.api import compare, evaluate, load, score, word_surprisals
+    from fairway.api import choose, compare, evaluate, load, score, word_surprisals
     from fairway.corpus import Document, read
     from fairway.errors import FairwayError
     from fairway.report import Report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ from fairway.scorer import Scorer
 from fairway.scores import Score, draw_with
 
 if TYPE_CHECKING:
+    from fairway.accuracy import ChoiceReport
     from fairway.comparison import Comparison
+    from fairway.corpus.choices import Item, Items
     from fairway.segmenters import Segmenter
     from fairway.words import Words
 
@@ -206,6 +209,67 @@ def compare(
 
     measure, other = comparable.read(Path(first)), comparable.read(Path(second))
     return comparison.compare(measure, other, allow, level, seed)
+
+
+def choose(
+    model: Any,
+    data: str | os.PathLike[str] | Items | Sequence[Item],
+    *,
+    like: str = "fairway",
+    delimiter: str = " ",
+    unconditional: str | None = None,
+    strict: bool = False,
+    task: str | None = None,
+    group_by: str | None = None,
+    limit: int | None = None,
+    per_group: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> ChoiceReport:
+    """Let a model choose: multiple choice, minimal pairs, last words.
+
+    Args:
+        model: as `load` takes it.
+        data: whatever `fairway.corpus.choices.read` takes, or its items.
+        like: ``fairway`` encodes context and choice as one and scores the tokens that touch the
+            choice; ``lm-eval`` does as lm-evaluation-harness.
+        delimiter: what stands between a context and a choice.
+        unconditional: a context behind which the choices are scored again, for mutual information;
+            lm-eval's is empty.
+        strict: stop at the first bad row.
+        task: blimp, lambada, hellaswag, arc or jsonl; None = told by the rows' fields.
+        group_by: field whose values get accuracies each.
+        limit: the first so many items.
+        per_group: the first so many items of each group.
+        progress: called with the number of items done.
+        options: as `load` takes them.
+
+    Raises:
+        FairwayError: for anything wrong with the model, the data or the settings.
+    """
+    from fairway import accuracy
+    from fairway.choices import LM_EVAL, Rule
+    from fairway.corpus import choices
+    from fairway.protocol import PAIRS
+
+    if like not in ("fairway", "lm-eval"):
+        raise InputError(f"--like {like!r} does not say how to choose; take fairway or lm-eval.")
+    theirs = like == "lm-eval"
+    if isinstance(model, Scorer) and not options:
+        protocol = model.signature.get("protocol")
+        if theirs and protocol != PAIRS.name:
+            raise InputError(f"This scorer reads as {protocol}; load it with like={PAIRS.name!r}.")
+        scorer = model
+    else:
+        scorer = load(model, like=PAIRS.name if theirs else like, **options)
+    items = data
+    if isinstance(items, str | os.PathLike):
+        items = choices.read(
+            items, task, group_by=group_by, limit=limit, per_group=per_group, strict=strict
+        )
+    basis = LM_EVAL if theirs else Rule()
+    rule = replace(basis, delimiter=delimiter, unconditional=unconditional)
+    return accuracy.choose(scorer, items, rule, strict=strict, progress=progress)
 
 
 def perform(

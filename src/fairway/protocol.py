@@ -134,6 +134,13 @@ CONVENTIONS = {
     )
 }  # fmt: skip
 
+PAIRS = Convention(
+    "lm-eval-pairs",
+    "a context and its continuation, encoded as one and split by the context's own token count",
+    prefix="bos-or-eos", windowing="pairs", length=0, stride=0, leading=True, special="parse",
+)  # fmt: skip
+"""How lm-eval reads multiple choice: its ``loglikelihood``. It scores no plain text."""
+
 
 def convention(name: str) -> Convention:
     """Look a convention up.
@@ -141,6 +148,8 @@ def convention(name: str) -> Convention:
     Raises:
         ProtocolError: when there is none of that name.
     """
+    if name == PAIRS.name:
+        return PAIRS
     if name not in CONVENTIONS:
         raise ProtocolError(
             f"There is no convention {name!r}; --like takes {', '.join(CONVENTIONS)}, or all."
@@ -287,6 +296,11 @@ def resolve(
         raise ProtocolError(
             f"{like.name} has disjoint windows; leave --stride away or use --like fairway."
         )
+    elif like.windowing == "pairs":
+
+        def cut(tokens: int) -> list[Window]:
+            return [windows.pair(tokens, 1, length)]
+
     elif like.windowing == "harness":
 
         def cut(tokens: int) -> list[Window]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fairway.errors import ProtocolError
+from fairway.errors import InputError, ProtocolError
 
 
 class Window(NamedTuple):
@@ -142,3 +142,28 @@ def rows(tokens: int, length: int, prefix: int = 0) -> list[Window]:
         Window(begin, begin + room, begin + first, prefix > 0)
         for begin in range(0, tokens - room + 1, room)
     ]
+
+
+def pair(tokens: int, context: int, max_length: int) -> Window:
+    """Cut a context and what continues it as lm-evaluation-harness does: one window, cut off left.
+
+    Source: ``_loglikelihood_tokens``, lm-eval 0.4.13: the last ``max_length + 1`` tokens are kept.
+
+    Args:
+        tokens: tokens of both, with those put in front.
+        context: how many of them are only read.
+        max_length: tokens in the model's input.
+
+    Raises:
+        InputError: when the first scored token would have nothing before it, when there is
+            none, or when the scored tokens alone exceed max_length.
+    """
+    if not 0 < context < tokens:
+        why = "the continuation adds no token" if context else "no token stands before it"
+        raise InputError(f"lm-eval cannot score this: {why}.")
+    if tokens - context > max_length:
+        raise InputError(
+            f"lm-eval does not cut continuations, and one of {tokens - context} tokens exceeds "
+            f"the {max_length} positions there are; use --like fairway."
+        )
+    return Window(max(0, tokens - max_length - 1), tokens, context, False)

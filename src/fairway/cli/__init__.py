@@ -9,6 +9,7 @@ import typer
 
 from fairway import __version__
 from fairway.cli import (
+    choosing,
     comparing,
     contexts,
     evaluating,
@@ -53,6 +54,7 @@ app.command("eval", rich_help_panel="Numbers")(evaluating.evaluate)
 app.command("compare", rich_help_panel="Numbers")(comparing.compare)
 app.command("context", rich_help_panel="Numbers")(contexts.context)
 app.command("show", rich_help_panel="Numbers")(showing.show)
+app.command("choose", rich_help_panel="Numbers")(choosing.choose)
 app.command("doctor", rich_help_panel="Models")(examining.doctor)
 app.command("tokenizers", rich_help_panel="Models")(tokenizing.tokenizers)
 app.command("list", rich_help_panel="Models")(listing.list_)

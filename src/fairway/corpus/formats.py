@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from fairway.corpus import ids, warc
 from fairway.corpus.compressed import COMPRESSED, opened, random_access, standard_input
@@ -19,6 +19,7 @@ from fairway.corpus.document import LACKS, Corpus, Document, Item, SkippedRow
 from fairway.errors import MissingExtra
 
 EMPTY = "the text is empty"
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def read_file(
     plain = path.with_suffix("") if path.suffix in COMPRESSED else path
     reader = READERS.get(format_ or plain.suffix.lstrip(".").lower(), text)
     with opened(path, corpus) as stream:
-        yield from _guarded(reader(stream, name, split, fields), name)
+        yield from guarded(reader(stream, name, split, fields), name)
 
 
 def read_stdin(format_: str, split: str | None, fields: Fields) -> Iterator[Item]:
@@ -138,10 +139,10 @@ def read_stdin(format_: str, split: str | None, fields: Fields) -> Iterator[Item
         InputError: when it was read before.
     """
     reader = READERS.get(format_, text)
-    yield from _guarded(reader(standard_input(), "stdin", split, fields), "stdin")
+    yield from guarded(reader(standard_input(), "stdin", split, fields), "stdin")
 
 
-def _guarded(items: Iterator[Item], name: str) -> Iterator[Item]:
+def guarded(items: Iterator[Row | SkippedRow], name: str) -> Iterator[Row | SkippedRow]:
     """Give a reader's items; where it fails, a skipped row says so."""
     given = 0
     try:
@@ -210,8 +211,8 @@ def _gathered(stream: IO[bytes], starts: Callable[[bytes, bytes], bool]) -> Iter
         yield b"".join(held)
 
 
-def jsonl(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
-    """Read a JSON object a line."""
+def objects(stream: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, Any]] | SkippedRow]:
+    """Read a JSON object a line; give each with the number of its line."""
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -224,9 +225,18 @@ def jsonl(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> It
             yield SkippedRow(name, number, "broken JSON")
             continue
         if isinstance(values, dict):
-            yield row(fields, values, name, number)
+            yield number, values
         else:
             yield SkippedRow(name, number, "not a JSON object")
+
+
+def jsonl(stream: IO[bytes], name: str, split: str | None, fields: Fields) -> Iterator[Item]:
+    """Read a JSON object a line as a document."""
+    for found in objects(stream, name):
+        if isinstance(found, SkippedRow):
+            yield found
+        else:
+            yield row(fields, found[1], name, found[0])
 
 
 def _csv(delimiter: str) -> Callable[..., Iterator[Item]]:

@@ -141,7 +141,7 @@ def _named(source: str, split: str | None, fields: Fields) -> Corpus:
             lambda corpus: formats.read_stdin(format_, split, fields),
             split=split,
         )
-    paths, name = _files(source)
+    paths, name = files(source)
     size = sum(path.stat().st_size for path in paths)
     # Two folders may hold files of the same name.
     common = os.path.commonpath([path.parent for path in paths])
@@ -154,7 +154,12 @@ def _named(source: str, split: str | None, fields: Fields) -> Corpus:
     return Corpus(name, start, split=split, size=size or None)
 
 
-def _files(source: str) -> tuple[list[Path], str]:
+def files(source: str) -> tuple[list[Path], str]:
+    """Find the files that a path, folder or glob means, sorted, and what to call them.
+
+    Raises:
+        InputError: when there is none.
+    """
     path = Path(source)
     if path.is_file() or path.is_fifo():
         return [path], path.name

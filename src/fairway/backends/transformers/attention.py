@@ -139,17 +139,22 @@ def _joined(
     trunk, trunk_lse = attend(
         query[:, :, branch.own], key[:, :, branch.trunk], value[:, :, branch.trunk], scale=scale
     )
-    trunk, trunk_lse = trunk[0].transpose(0, 1).float(), trunk_lse[0].T
+    trunk, trunk_lse = _wide(trunk[0].transpose(0, 1)), trunk_lse[0].T
     own, own_lse = torch.empty_like(trunk), torch.empty_like(trunk_lse)
     for places, real, rows in branch.stacks:
         q, k, v = (t[0][:, places].transpose(0, 1) for t in (query, key, value))
         done, lse = attend(q, k, v, is_causal=True, scale=scale)
-        own[rows] = done.transpose(1, 2).flatten(0, 1)[real].float()
+        own[rows] = _wide(done.transpose(1, 2).flatten(0, 1)[real])
         own_lse[rows] = lse.transpose(1, 2).flatten(0, 1)[real]
     both = torch.logaddexp(trunk_lse, own_lse)
     joined = trunk * (trunk_lse - both).exp()[..., None]
     joined += own * (own_lse - both).exp()[..., None]
     return joined.to(query.dtype)
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    """Lift half precision to float32; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _attend(
@@ -168,7 +173,7 @@ def _attend(
     parts = []
     for at in range(0, query.shape[2], QUERIES):
         some = query[:, :, at : at + QUERIES]
-        scores = (some @ key.transpose(2, 3)).float() * scale
+        scores = _wide(some @ key.transpose(2, 3)) * scale
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
         rows = torch.arange(at, at + some.shape[2], device=query.device)
@@ -176,7 +181,7 @@ def _attend(
         seen = rows[:, None] >= columns[None] if mask is None else mask[at : at + QUERIES]
         scores = scores.masked_fill(~seen, float("-inf"))
         if sinks is not None:
-            sink = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            sink = sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
             scores = torch.cat((scores, sink), -1).softmax(-1)[..., :-1]
         else:
             scores = scores.softmax(-1)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway import windows
 from fairway.backends.transformers import chat, encode
 from fairway.backends.transformers.encode import Encoded
 from fairway.backends.transformers.tree import Row
 from fairway.corpus import Document
-from fairway.errors import ProtocolError
+from fairway.errors import InputError, ProtocolError
 from fairway.protocol import Plan
 from fairway.scores import Score
 
@@ -80,6 +81,12 @@ def prepare(reader: Reader, documents: Sequence[Document]) -> list[Prepared]:
     ]
     special = reader.parse_special or reader.roles is not None
     encoded = encode.encode_documents(reader.tokenizer, rendered, special)
+    if reader.plan.convention.windowing == "pairs":
+        counts = _context_tokens(reader, rendered)
+        return [
+            _pair(reader, index, document, item, counts[document.context])
+            for index, (document, item) in enumerate(zip(rendered, encoded, strict=True))
+        ]
     return [
         _prepare(reader, index, document, item)
         for index, (document, item) in enumerate(zip(rendered, encoded, strict=True))
@@ -99,6 +106,47 @@ def _prepare(reader: Reader, index: int, document: Document, item: Encoded) -> P
         tuple(_rows(reader, index, ids, touched, document)),
         encode.raw_bytes(reader.tokenizer, ids) if spelled else None,
     )
+
+
+def _context_tokens(reader: Reader, documents: Sequence[Document]) -> dict[str, int]:
+    """Count the tokens of each context by itself, white space at its end left out."""
+    contexts = list({document.context: None for document in documents})
+    stripped = [context.rstrip() for context in contexts]
+    made = encode.encode_many(reader.tokenizer, stripped, reader.parse_special)
+    return {
+        context: len(_added(reader, bare)) + len(one.ids)
+        for context, bare, one in zip(contexts, stripped, made, strict=True)
+    }
+
+
+def _added(reader: Reader, text: str) -> tuple[int, ...]:
+    """What the tokenizer puts first; lm-eval lets it add nothing to the spelling of the prefix."""
+    plan = reader.plan
+    written = encode.decode(reader.tokenizer, list(plan.prefix)) if plan.prefix else ""
+    return () if written and text.startswith(written) else plan.leading
+
+
+def _pair(reader: Reader, index: int, document: Document, item: Encoded, count: int) -> Prepared:
+    """Split a context from its continuation by a count of tokens, as lm-eval does.
+
+    Source: ``loglikelihood``, ``_encode_pair`` and ``tok_encode``, lm-eval 0.4.13: both are encoded
+    as one, with the tokenizer's own special tokens; without a context, the prefix stands for it,
+    or the continuation's own first token where that is the prefix.
+    """
+    if document.ids is not None:
+        raise InputError(f"{document.id} holds token ids, and a pair is text.")
+    prefix = reader.plan.prefix
+    if document.context:
+        leading = _added(reader, document.context + document.text)
+    elif prefix and tuple(item.ids[:1].tolist()) != prefix:
+        leading, count = prefix, len(prefix)
+    else:
+        leading, count = (), 1
+    ids = np.concatenate((np.asarray(leading, np.int64), item.ids))
+    length = reader.plan.max_length or len(ids)
+    begin, end, start, _ = windows.pair(len(ids), count, length)
+    row = Row(index, 0, ids[begin : end - 1], ids[start:end], start - begin - 1, start)
+    return Prepared(document, item, leading, (row,))
 
 
 def _without_prefix(plan: Plan, document: Document, item: Encoded) -> Encoded:
@@ -211,7 +259,8 @@ def finish(
         token_bytes = None if token_bytes is None else token_bytes[begin:]
     if token_bytes is None and document.context:
         cut = len(document.context)
-        inside = offsets[:, 1] > cut
+        # A pair split by a count of tokens may score some that lie in the context.
+        inside = (offsets[:, 1] > cut) | ~np.isnan(values)
         values, ids = values[inside], ids[inside]
         more = {key: column[inside] for key, column in more.items()}
         offsets = np.maximum(offsets[inside] - cut, 0)
