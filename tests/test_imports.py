@@ -16,7 +16,7 @@ ROOT = Path(fairway.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 CORE = (
     "errors", "hub", "text", "windows", "signature", "scores", "statistics", "corpus",
-    "protocol", "scorer", "report", "record", "request", "repeat", "store", "cache", "run",
+    "protocol", "scorer", "report", "record", "request", "repeat", "store", "cache", "run", "logs",
     "evaluation", "render", "cli",
 )  # fmt: skip
 

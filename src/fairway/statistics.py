@@ -34,7 +34,7 @@ class Moments:
     """Additive second moments of documents.
 
     Attributes:
-        documents: documents with at least one scored token.
+        documents: documents of which something was scored.
         nll: sum of the documents' nll, nats.
         nll2: sum of its squares.
         counts: sum of each unit of `UNITS`.
@@ -54,7 +54,7 @@ class Moments:
     @classmethod
     def of(cls, totals: Totals, token_nll2: float) -> Moments:
         """Take the moments of one document."""
-        if not totals.tokens:
+        if not totals.scored:
             return cls()
         counts = tuple(int(getattr(totals, unit)) for unit in UNITS)
         return cls(
