@@ -26,9 +26,12 @@ def read(path: Path) -> Read | None:
     Raises:
         InputError: when it is one, and damaged or without log-likelihoods.
     """
-    if (path / SETTINGS).exists() or not path.exists():
-        return None
-    samples = lm_eval.find(path)
+    try:
+        if (path / SETTINGS).exists() or not path.exists():
+            return None
+        samples = lm_eval.find(path)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read: {problem.strerror}.") from None
     if samples is not None:
         return lm_eval.read(samples)
     if path.is_dir():
@@ -47,7 +50,7 @@ def _reader(path: Path) -> Callable[[Path], Read] | None:
     if start.startswith(b"PK") or path.suffix == ".eval":
         return inspect_ai.read
     value: Any
-    if spread(start):
+    if spread(start, path):
         value = whole(path)
     else:
         try:

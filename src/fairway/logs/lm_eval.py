@@ -334,10 +334,11 @@ def _warnings(
     if _dtype(results.get("config")) in ("bfloat16", "float16"):
         out.append("lm-eval adds a window's log-probabilities up in half precision by default")
     if not rolling:
-        out.append(
+        out += [
             "scored is the right continuation after its context; lm-eval's own perplexity of such "
-            "a task is per continuation, and not per token"
-        )
+            "a task is per continuation, and not per token",
+            "before a context BOS stands at most once: hold --like lm-eval --prefix bos against it",
+        ]
     effective = dig(results, "n-samples", task, "effective")
     if isinstance(effective, int) and effective != samples:
         out.append(f"the results count {effective:,} samples, and the log has {samples:,}")

@@ -31,10 +31,11 @@ def begin(text: str, tokens: Sequence[str]) -> int | None:
         The position of the first character; None where the tokens do not spell the text's end.
     """
     joined = "".join(tokens)
+    start: int | None
     if joined and text.endswith(joined):
         start = len(text) - len(joined)
         blanks = any(char.isspace() for char in joined)
-        return start if blanks or text[:start].strip() else 0
+        return start if blanks else len(text[:start].rstrip())
     places = [i for i, char in enumerate(text) if not char.isspace()]
     bare, wanted = "".join(text.split()), "".join(joined.split())
     if not wanted or len(places) != len(bare):

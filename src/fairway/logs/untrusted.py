@@ -85,7 +85,7 @@ def rows(path: Path) -> Iterator[tuple[str, Any]]:
                 where = f"{path}, line {number}"
                 if len(line) > LINE:
                     refuse(where, f"it has more than {LINE:,} bytes", "cut the log up")
-                if number == 1 and spread(line):
+                if number == 1 and spread(line, path):
                     break
                 if line.strip():
                     yield where, parse(line, where)
@@ -98,9 +98,11 @@ def rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}, entry {number}", one
 
 
-def spread(line: bytes) -> bool:
-    """Whether a first line opens a list or an object that goes on in the lines that follow."""
+def spread(line: bytes, path: Path) -> bool:
+    """Whether a first line opens a list, or an object that goes on in the lines that follow."""
     bare = line.removeprefix(b"\xef\xbb\xbf").strip()
+    if path.suffix == ".json" and bare[:1] == b"{" and bare[-1:] != b"}":
+        return True
     return bare[:1] == b"[" or bare == b"{"
 
 

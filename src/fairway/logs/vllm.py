@@ -202,7 +202,7 @@ def _listed(listed: Any, ids: Any, text: str | None, answer: Any, where: str) ->
             "take a whole copy of the response",
         )  # fmt: skip
     logprobs: list[float] = []
-    tokens: list[str] | None = []
+    spelt: list[Any] = []
     several = best = 0
     for place, raw in enumerate(entries):
         if raw is None:
@@ -220,11 +220,11 @@ def _listed(listed: Any, ids: Any, text: str | None, answer: Any, where: str) ->
             best += len(entry) > 1 and chosen.get("rank") == 1
         chosen = mapping(chosen, where, f"position {place}")
         logprobs.append(logprob(chosen.get("logprob"), where, f"position {place}"))
-        spelt = chosen.get("decoded_token")
-        if tokens is not None:
-            tokens = [*tokens, spelt] if isinstance(spelt, str) else None
+        spelt.append(chosen.get("decoded_token"))
     if several >= ORDERED and several == best:
         refuse(where, _ambiguous("the best stands first everywhere"), _WAY)
+    strings = [one for one in spelt if isinstance(one, str)]
+    tokens = strings if len(strings) == len(spelt) else None
     if text is None and isinstance(answer, str) and tokens:
         # With echo the answer begins with the prompt; without a generated part it ends there.
         text = answer if begin(answer, tokens) is not None else None
@@ -234,7 +234,8 @@ def _listed(listed: Any, ids: Any, text: str | None, answer: Any, where: str) ->
 def _own(entry: dict[str, Any], where: str, place: int) -> dict[str, Any]:
     """Tell the prompt's token among those of a position.
 
-    vLLM puts it first and then the best by rank; a rank beyond their number is the prompt's too.
+    vLLM puts it first and then the best by rank, without it; in another order it is told by a rank
+    beyond their number.
     """
     values = [mapping(one, where, f"position {place}") for one in entry.values()]
     if not values:
@@ -242,7 +243,10 @@ def _own(entry: dict[str, Any], where: str, place: int) -> dict[str, Any]:
     if len(values) == 1:
         return values[0]
     ranks = [count(one.get("rank"), where, f"a rank of position {place}") for one in values]
-    if ranks[1:] == sorted(ranks[1:]):
+    if (
+        ranks[1:]
+        == [rank for rank in range(1, len(ranks) + 1) if rank != ranks[0]][: len(ranks) - 1]
+    ):
         return values[0]
     beyond = [one for one, rank in zip(values, ranks, strict=True) if rank > len(values)]
     if len(beyond) != 1:
