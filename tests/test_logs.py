@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import math
 import shutil
 import struct
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -81,6 +83,15 @@ def test_figures_are_those_that_lm_eval_printed(task: str, folder: Path) -> None
     assert report.signature["length"] == "512"
     assert report.signature["source"] == "lm-eval-0.4.13"
     assert math.isnan(report.metrics["perplexity"]) and report.reasons["perplexity"]
+    pairs = [
+        (-one["byte_perplexity"][0], one["byte_perplexity"][1])
+        for one in lines(samples(task, folder))
+    ]
+    rate = sum(a for a, _ in pairs) / sum(b for _, b in pairs)
+    error = math.sqrt(4 / 3 * sum((a - rate * b) ** 2 for a, b in pairs)) / sum(b for _, b in pairs)
+    high = (rate + 3.182446305284263 * error) / math.log(2)  # Student's t, 3 degrees of freedom
+    assert report.intervals["bits_per_byte"].high == pytest.approx(high, rel=1e-9)
+    assert "perplexity" not in report.intervals
     assert any("half precision" in note for note in report.notes) == (folder == BFLOAT16)
 
 
@@ -749,6 +760,56 @@ def test_nothing_but_our_own_errors_comes_out(value: Any) -> None:
                 detect.read(path)
             except FairwayError as problem:
                 assert str(path) in str(problem)
+
+
+def spots(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in nested data."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [] if not before else [before]
+    if isinstance(value, dict | list):
+        for name, one in inner:
+            found += spots(one, (*before, name)) if isinstance(one, dict | list) else [
+                (*before, name)
+            ]  # fmt: skip
+    return found
+
+
+@cache
+def sound() -> list[tuple[str, Any]]:
+    score = scores()[0]
+    return [
+        (NAME, json.loads(GOOD[0])),
+        (samples("local_choice").name, lines(samples("local_choice"))[1]),
+        ("x.jsonl", {**completion(score), "prompt": score.text}),
+        ("x.jsonl", echoed(score, 2)),
+        ("x.json", {**HEADER, "samples": [sample(score, 1)]}),
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 4), st.data())
+def test_one_wrong_value_is_never_a_traceback(kind: int, data: Any) -> None:
+    import tempfile
+
+    name, row = copy.deepcopy(sound()[kind])
+    spot = data.draw(st.sampled_from(spots(row)))
+    holder = row
+    for part in spot[:-1]:
+        holder = holder[part]
+    wrong = st.sampled_from(
+        [None, True, "", "x", "\ud800", -1, 1 << 70, 1e308, math.nan, [], {}, [[]]]
+    )
+    holder[spot[-1]] = data.draw(wrong)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(json.dumps(row), "utf-8")
+        try:
+            found = detect.read(path)
+        except FairwayError as problem:
+            assert str(path) in str(problem)
+        else:
+            if found is not None:
+                json.dumps(found[1].to_json(), allow_nan=False).encode("utf-8")
 
 
 # tokens over a text
