@@ -703,6 +703,12 @@ def test_truncated_archives_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "cut.eval")
 
 
+def test_packing_that_inspect_ai_has_not_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "log.eval", [sample(scores()[0], 1)], zipfile.ZIP_LZMA)
+    with pytest.raises(InputError, match="packed by method 14"):
+        read(path)
+
+
 def test_bombs_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fairway.logs import inspect_ai
 

@@ -9,6 +9,7 @@ themselves are in ``output.choices[0].prompt_logprobs.content``. Source: inspect
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import re
@@ -223,16 +224,23 @@ def _member(archive: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> tuple
     """Unpack and parse a file of an archive; what its header says of its size is not trusted."""
     where = f"{path}, {one.filename[:200]!r}"
     way = "take a whole copy of the log"
+    if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, ZSTANDARD):
+        refuse(where, f"it is packed by method {one.compress_type}, which inspect_ai has not", way)
     try:
         with _opened(archive, one, path) as stream:
             data = stream.read(MOST + 1)
-    except NotImplementedError as problem:
-        refuse(where, f"it is packed in a way that is not known ({brief(str(problem))})", way)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as problem:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, *_native()) as problem:
         refuse(where, f"it cannot be unpacked ({brief(str(problem))})", way)
     if len(data) > MOST:
         refuse(where, f"it unpacks to over {MOST:,} bytes", "leave that sample out")
     return parse(data, where), len(data)
+
+
+def _native() -> tuple[type[Exception], ...]:
+    """Give the error of Python's own zstandard, where it has one."""
+    if not hasattr(zipfile, "ZIP_ZSTANDARD"):
+        return ()
+    return (importlib.import_module("compression.zstd").ZstdError,)
 
 
 def _opened(archive: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> IO[bytes]:
