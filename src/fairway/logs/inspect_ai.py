@@ -229,18 +229,19 @@ def _member(archive: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> tuple
     try:
         with _opened(archive, one, path) as stream:
             data = stream.read(MOST + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, *_native()) as problem:
+    except _damage() as problem:
         refuse(where, f"it cannot be unpacked ({brief(str(problem))})", way)
     if len(data) > MOST:
         refuse(where, f"it unpacks to over {MOST:,} bytes", "leave that sample out")
     return parse(data, where), len(data)
 
 
-def _native() -> tuple[type[Exception], ...]:
-    """Give the error of Python's own zstandard, where it has one."""
+def _damage() -> tuple[type[Exception], ...]:
+    """Give the errors of a damaged part, with that of Python's own zstandard where it has one."""
+    found = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
     if not hasattr(zipfile, "ZIP_ZSTANDARD"):
-        return ()
-    return (importlib.import_module("compression.zstd").ZstdError,)
+        return found
+    return (*found, importlib.import_module("compression.zstd").ZstdError)
 
 
 def _opened(archive: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> IO[bytes]:
