@@ -9,9 +9,12 @@ from pathlib import Path
 
 from fairway import run as runs
 from fairway.errors import InputError, ProtocolError
+from fairway.logs import detect
+from fairway.logs.lm_eval import HASHED
+from fairway.protocol import CONVENTIONS
 from fairway.record import Record
 from fairway.report import Report
-from fairway.signature import Signature, diff
+from fairway.signature import UNKNOWN, Signature, diff
 
 UNLIKE = {
     "digest": "other text",
@@ -59,11 +62,14 @@ class Side:
 
 
 def read(folder: Path, name: str | None = None) -> Side:
-    """Read a finished run directory as a side of a comparison.
+    """Read a finished run directory, or another tool's log, as a side of a comparison.
 
     Raises:
-        InputError: when it is no finished run, or a report without its documents.
+        InputError: when it is no finished run, a report without its documents, or a damaged log.
     """
+    log = detect.read(folder)
+    if log is not None:
+        return Side(name or folder.name, log[1].signature, log[1], log[2])
     report = runs.read(folder)[1]
     if not folder.is_dir():
         raise InputError(
@@ -90,7 +96,7 @@ def refuse(first: Side, second: Side, allow: Collection[str] = ()) -> dict[str, 
     found = {
         key: pair
         for key, pair in diff(first.signature, second.signature).items()
-        if key in UNLIKE
+        if key in UNLIKE and UNKNOWN not in pair
     }  # fmt: skip
     if first.report.perplexity != second.report.perplexity:
         raise ProtocolError(
@@ -117,7 +123,12 @@ def _mend(key: str, found: dict[str, tuple[str, str]], first: Side, second: Side
         return f"Evaluate one of them again, or pass --allow {key}."
     value: str | int = found[key][0]
     side = second
-    if key == "length" and all(one.isdigit() for one in found[key]):
+    if second.signature.get("source"):  # a log stays as it is
+        value, side = found[key][1], first
+    if side.signature.get("source") or (key == "protocol" and value not in CONVENTIONS):
+        return f"Pass --allow {key} to say so in the report."
+    logged = first.signature.get("source") or second.signature.get("source")
+    if key == "length" and not logged and all(one.isdigit() for one in found[key]):
         # The shorter window is the one that both models have.
         value, side = min((int(found[key][0]), second), (int(found[key][1]), first), key=_length)
     return (
@@ -135,9 +146,19 @@ def warnings(first: Side, second: Side) -> tuple[str, ...]:
     out = []
     for key, what in (("dtype", "dtypes"), ("version", "versions of fairway")):
         pair = first.signature.get(key), second.signature.get(key)
-        if pair[0] != pair[1]:
+        if pair[0] != pair[1] and UNKNOWN not in pair and not (key == "version" and None in pair):
             out.append(f"{what} differ: {pair[0]} and {pair[1]}")
     for side in (first, second):
+        unknown = [key for key, value in side.signature if value == UNKNOWN and key != "model"]
+        if unknown:
+            out.append(
+                f"{side.name} is a log that does not record {', '.join(unknown)}: whether these "
+                "are alike is not known"
+            )
+        if any(record.key.startswith(HASHED) for record in side.records):
+            out.append(
+                f"{side.name} does not hold all texts: documents are paired by their doc_hash"
+            )
         lossy = sum(record.lossy for record in side.records)
         if lossy:
             out.append(
@@ -147,7 +168,8 @@ def warnings(first: Side, second: Side) -> tuple[str, ...]:
         skipped = sum(record.totals.tokens_skipped for record in side.records)
         if skipped:
             out.append(f"{side.name} left {skipped} tokens unscored, their bytes uncounted")
-    if first.signature.get("tok") != second.signature.get("tok"):
+    tokenizers = first.signature.get("tok"), second.signature.get("tok")
+    if tokenizers[0] != tokenizers[1] and UNKNOWN not in tokenizers:
         out.append("tokenizers differ: token perplexities are not compared")
     return tuple(out)
 

@@ -169,7 +169,7 @@ def compare(
     """
     allowed = refuse(first, second, allow)
     both = match(first, second)
-    kept = [(a, b) for a, b in both if a.totals.tokens and b.totals.tokens]
+    kept = [(a, b) for a, b in both if a.totals.scored and b.totals.scored]
     if not sum(a.totals.bytes for a, _ in kept):
         raise InputError(
             f"{first.name} and {second.name} have no scored document with bytes in common."

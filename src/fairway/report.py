@@ -24,6 +24,14 @@ REASONS = {
     "words": "the scored text holds no whole whitespace-separated word",
 }
 
+METRICS = {
+    "tokens": ("perplexity", "nll_per_token", "bytes_per_token"),
+    "bytes": ("bits_per_byte", "byte_perplexity"),
+    "chars": ("bits_per_char",),
+    "words": ("word_perplexity",),
+}
+"""What cannot be computed where a unit was not counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -231,12 +239,7 @@ def dumps(reports: Iterable[Report], indent: int | None = 2, several: bool = Fal
 def absent(totals: Totals, moments: Moments) -> dict[str, str]:
     """Say why metrics or intervals are missing."""
     reasons = {}
-    for unit, names in (
-        ("tokens", ("perplexity", "nll_per_token", "bytes_per_token")),
-        ("bytes", ("bits_per_byte", "byte_perplexity")),
-        ("chars", ("bits_per_char",)),
-        ("words", ("word_perplexity",)),
-    ):
+    for unit, names in METRICS.items():
         if not totals.tokens or not getattr(totals, unit):
             why = REASONS["tokens"] if not totals.tokens else REASONS[unit]
             reasons.update(dict.fromkeys(names, why))

@@ -41,6 +41,11 @@ class Totals:
     def __add__(self, other: Totals) -> Totals:
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    @property
+    def scored(self) -> bool:
+        """Whether anything was scored; a log may hold nats and not say of how many tokens."""
+        return bool(self.tokens or self.nll)
+
     def per(self, unit: str) -> float:
         """Give nats per unit (one of `UNITS`); NaN where nothing was counted."""
         count = getattr(self, unit)

@@ -19,6 +19,9 @@ ORDER = (
 )  # fmt: skip
 """The order of the fields in the line; any other key comes behind them, in its given order."""
 
+UNKNOWN = "unknown"
+"""Value of a field that another tool's log does not record."""
+
 _ESCAPED = {c: f"%{ord(c):02X}" for c in "%|: \t\n\r"}
 
 

@@ -42,7 +42,7 @@ class Moments:
     """Additive second moments of documents.
 
     Attributes:
-        documents: documents with at least one scored token.
+        documents: documents of which something was scored.
         nll: sum of the documents' nll, nats.
         nll2: sum of its squares.
         counts: sum of each unit of `UNITS`.
@@ -62,7 +62,7 @@ class Moments:
     @classmethod
     def of(cls, totals: Totals, token_nll2: float) -> Moments:
         """Take the moments of one document."""
-        if not totals.tokens:
+        if not totals.scored:
             return cls()
         counts = tuple(int(getattr(totals, unit)) for unit in UNITS)
         return cls(
@@ -144,7 +144,7 @@ class Few:
 
     def add(self, totals: Totals) -> None:
         """Add one document."""
-        if self.rows is None or not totals.tokens:
+        if self.rows is None or not totals.scored:
             return
         self.rows.append((totals.nll, *(getattr(totals, unit) for unit in UNITS)))
         if len(self.rows) > FEW[1]:
@@ -295,7 +295,7 @@ class MacroBootstrap:
 
     def add(self, group: str, document: str, totals: Totals) -> None:
         """Put one document into its group's replicates."""
-        if not totals.tokens:
+        if not totals.scored:
             return
         key = hashlib.sha256(f"{self.seed}\0{document}".encode("utf-8", "surrogatepass")).digest()
         draws = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little"))).poisson(

@@ -24,7 +24,10 @@ WORSE = 1
 def compare(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run directories, the first is the measure."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Run directories or other tools' logs, the first is the measure.",
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,

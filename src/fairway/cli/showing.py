@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def show(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories, or other tools' logs.")
+    ],
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in plain words what the number means.")
     ] = False,
@@ -25,9 +27,10 @@ def show(
     html: o.Html = None,
 ) -> None:
     """Print reports of finished runs again."""
+    from fairway.logs import detect
     from fairway.run import read
 
-    reports = [read(folder)[1] for folder in runs]
+    reports = [(detect.read(path) or read(path))[1] for path in runs]
     if explain:
         from fairway.render.explain import explain as words
 
@@ -68,7 +71,7 @@ def output(
         console = Console()
         if len(reports) == 1:
             terminal.report(console, reports[0])
-            if reports[0].totals.tokens:
+            if reports[0].totals.scored:
                 line = f"cite as: {tables.citation(reports[0])}"
                 console.print(Text(line, style="dim"), soft_wrap=True)
         else:

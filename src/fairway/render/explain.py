@@ -26,8 +26,10 @@ def withheld(report: Report) -> str | None:
     unit = report.signature.get("unit")
     if unit != "token":
         return f"its unit is the {unit or 'unknown'}, not the subword token"
-    if not report.totals.tokens:
+    if not report.totals.scored:
         return "nothing was scored"
+    if not report.totals.tokens:
+        return "there is no perplexity per token"
     size = report.metrics["bytes_per_token"]
     if size == size and size < 2:
         return f"tokens are only {figure(size, 3)} bytes long, nearer to characters than to words"

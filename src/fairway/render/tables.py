@@ -31,7 +31,8 @@ def _cells(report: Report, data: str) -> Iterable[tuple[str, ...]]:
             cells.append(figure(value) + span)
         yield (
             plain(report.model), plain(data), plain(name), *cells,
-            str(totals.tokens), str(totals.documents),
+            "-" if totals.scored and not totals.tokens else str(totals.tokens),
+            str(totals.documents),
         )  # fmt: skip
 
 
@@ -108,8 +109,12 @@ def citation(report: Report) -> str:
     if bpb is not None:
         span = f" ({bpb.level:.0%} CI {figure(bpb.low)} to {figure(bpb.high)})"
     name = report.perplexity.replace("_", "-")
+    parts = []
+    if report.totals.bytes:
+        parts.append(f"{figure(report.metrics['bits_per_byte'])} bits per byte{span}")
+    if report.totals.tokens:
+        parts.append(f"a token {name} of {figure(report.metrics[report.perplexity])}")
     return (
-        f"{report.model} reaches {figure(report.metrics['bits_per_byte'])} bits per byte{span} and "
-        f"a token {name} of {figure(report.metrics[report.perplexity])} on {report.data} "
+        f"{report.model} reaches {' and '.join(parts)} on {report.data} "
         f"(fairway {report.version}, {report.signature})."
     )

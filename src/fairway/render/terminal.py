@@ -93,8 +93,11 @@ def report(console: Console, item: Report) -> None:
 def extent(totals: Totals) -> str:
     """Say how much was scored."""
     skip = f" ({totals.tokens_skipped:,} skipped)" if totals.tokens_skipped else ""
+    tokens = f"{totals.tokens:,} tokens{skip}"
+    if totals.scored and not totals.tokens:
+        tokens = "tokens not counted"
     return (
-        f"{totals.tokens:,} tokens{skip}, {totals.bytes:,} bytes, {totals.words:,} words, "
+        f"{tokens}, {totals.bytes:,} bytes, {totals.words:,} words, "
         f"{totals.documents:,} document{'s' * (totals.documents != 1)}"
     )
 
