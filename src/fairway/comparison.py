@@ -15,12 +15,14 @@ import numpy as np
 
 from fairway.comparable import Side, match, refuse, warnings
 from fairway.errors import InputError
-from fairway.pairs import Difference, Paired, difference, holm
+from fairway.pairs import Difference, Paired, benjamini_hochberg, difference, holm
 from fairway.record import Record
 from fairway.scores import number
 from fairway.statistics import LEVEL
 
 LN2 = math.log(2)
+CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
+"""How p values of several groups are corrected: for any error, or for the share of errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Comparison:
         token: in nats per token; None where the tokenizers differ.
         word: in nats per word; None where there are no words.
         groups: per group, differences in nats per byte.
-        adjusted: p values of the groups' t tests after Holm.
+        adjusted: corrected p values of the groups' t tests.
+        correction: how: ``holm`` or ``bh`` (Benjamini and Hochberg).
         macro: unweighted mean of the groups' differences, nats per byte; None without groups.
         allowed: differences of the signatures that were let pass, by key.
         warnings: what does not forbid the comparison, and must be known.
@@ -47,6 +50,7 @@ class Comparison:
     word: Difference | None
     groups: dict[str, Difference] = field(default_factory=dict)
     adjusted: dict[str, float] = field(default_factory=dict)
+    correction: str = "holm"
     macro: float | None = None
     allowed: dict[str, tuple[str, str]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -110,7 +114,7 @@ class Comparison:
             "nll_per_token": _plain(self.token, 1.0),
             "nll_per_word": _plain(self.word, 1.0),
             "groups": {
-                name: {**_plain(one, 1 / LN2), "p_holm": self.adjusted[name]}
+                name: {**_plain(one, 1 / LN2), f"p_{self.correction}": self.adjusted[name]}
                 for name, one in self.groups.items()
             },
             "macro_bits_per_byte": None if self.macro is None else number(self.macro / LN2),
@@ -153,6 +157,7 @@ def compare(
     allow: Collection[str] = (),
     level: float = LEVEL,
     seed: int = 0,
+    correction: str = "holm",
 ) -> Comparison:
     """Compare two runs document by document.
 
@@ -161,12 +166,15 @@ def compare(
         second: the one that is held against it.
         allow: keys of the signature that may differ although they make numbers incomparable.
         level: of intervals and tests.
-        seed: of the random sign flips.
+        seed: of the bootstrap and the random sign flips.
+        correction: of the groups' p values, one of `CORRECTIONS`.
 
     Raises:
         ProtocolError: when the signatures differ in what makes numbers incomparable.
         InputError: when a document is scored in one run alone, or nothing is scored.
     """
+    if correction not in CORRECTIONS:
+        raise InputError(f"--correct {correction!r} is neither holm nor bh (Benjamini-Hochberg).")
     allowed = refuse(first, second, allow)
     both = match(first, second)
     kept = [(a, b) for a, b in both if a.totals.scored and b.totals.scored]
@@ -192,7 +200,9 @@ def compare(
         for name, some in named.items()
         if (one := _difference(some, "bytes", level, seed)) is not None
     }
-    adjusted = dict(zip(groups, holm([one.p_t for one in groups.values()]), strict=True))
+    adjusted = dict(
+        zip(groups, CORRECTIONS[correction]([one.p_t for one in groups.values()]), strict=True)
+    )
     macro = float(np.mean([one.value for one in groups.values()])) if groups else None
     return Comparison(
         first,
@@ -202,6 +212,7 @@ def compare(
         _difference(kept, "words", level, seed),
         groups,
         adjusted,
+        correction,
         macro,
         allowed,
         warnings(first, second),

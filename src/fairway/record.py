@@ -84,6 +84,8 @@ def key(document: Document) -> str:
         parts.append(repr(document.byte_count).encode())
         if document.context_ids:
             parts.append(f"context {document.context_ids}".encode())
+    if document.windows is not None:
+        parts.append(repr(document.windows).encode())
     if "messages" in document.metadata:
         parts.append(repr(document.metadata["messages"]).encode("utf-8", "surrogatepass"))
     if PAGE in document.metadata:

@@ -34,6 +34,7 @@ class Document:
         ids: token ids, where the corpus holds no text.
         byte_count: source bytes of the ids that are scored, where known.
         context_ids: how many of the first ids stand before the text and are only read.
+        windows: in characters, first read, first scored, one past the last; None = the protocol's.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Document:
     ids: NDArray[np.int64] | None = None
     byte_count: int | None = None
     context_ids: int = 0
+    windows: tuple[tuple[int, int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ class Corpus:
             parts.append(f"context {document.context_ids}".encode())
         if document.scored is not None:
             parts.append(f"scored {document.scored}".encode())
+        if document.windows is not None:
+            parts.append(f"windows {document.windows}".encode())
         if "messages" in document.metadata:
             parts.append(repr(document.metadata["messages"]).encode("utf-8", "surrogatepass"))
         if len(parts) > 1:

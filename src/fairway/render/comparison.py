@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 
 from rich.console import Console
@@ -10,6 +12,7 @@ from rich.text import Text
 
 from fairway.comparison import LN2, Comparison, Ranking
 from fairway.pairs import POWER, Difference
+from fairway.render.tables import harmless, tex
 from fairway.render.visible import figure, plain
 
 STYLES = {"better": "bold green", "worse": "bold red", "undecided": "bold yellow"}
@@ -72,7 +75,7 @@ def groups(console: Console, item: Comparison) -> None:
     """Print the groups' differences, with p values corrected for their number."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("group")
-    for name in ("bits/byte", "interval", "bits", "wins", "p (Holm)", "docs"):
+    for name in ("bits/byte", "interval", "bits", "wins", f"p ({item.correction})", "docs"):
         table.add_column(name, justify="right")
     for name, one in (*item.groups.items(), ("all (micro)", item.byte)):
         p = item.adjusted.get(name)
@@ -139,3 +142,57 @@ def markdown(items: list[Comparison]) -> str:
 
 def _cell(text: str) -> str:
     return plain(text).replace("|", "\\|")
+
+
+COLUMNS = (
+    "run", "against", "group", "bits_per_byte_first", "bits_per_byte", "difference", "low", "high",
+    "standard_error", "relative", "p_t", "p_sign_flip", "p_corrected", "win_rate", "documents",
+    "verdict",
+)  # fmt: skip
+
+
+def as_csv(items: list[Comparison]) -> str:
+    """Give CSV with full precision, a row per comparison and group."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*COLUMNS, "signature_first", "signature"])
+    for item in items:
+        for name, one in (("all", item.byte), *item.groups.items()):
+            whole = name == "all" and one is item.byte
+            sides = [s.bits_per_byte if whole else math.nan for s in (item.first, item.second)]
+            numbers = [
+                *sides, one.value / LN2, one.low / LN2, one.high / LN2, one.error / LN2,
+                one.relative, one.p_t, one.p_flip, item.adjusted.get(name, math.nan), one.wins,
+            ]  # fmt: skip
+            writer.writerow(
+                [
+                    harmless(item.second.name), harmless(item.first.name), harmless(name),
+                    *("" if value != value else repr(float(value)) for value in numbers),
+                    one.documents, item.verdict if whole else "",
+                    str(item.first.signature), str(item.second.signature),
+                ]
+            )  # fmt: skip
+    return out.getvalue()
+
+
+def latex(items: list[Comparison]) -> str:
+    """Give a LaTeX tabular (booktabs), the signatures as comments."""
+    lines = [
+        r"\begin{tabular}{lrrrrrl}", r"\toprule",
+        r"run & bits/byte & difference & 95\% interval & $p$ & documents & verdict \\", r"\midrule",
+    ]  # fmt: skip
+    if items:
+        first = items[0].first
+        lines.append(rf"{tex(plain(first.name))} & {first.bits_per_byte:.4f} & & & & & \\")
+    for item in items:
+        value, span = _span(item.byte, 1 / LN2)
+        cells = (
+            tex(plain(item.second.name)), f"{item.second.bits_per_byte:.4f}", f"${value}$",
+            "$" + span.replace(" to ", "$ to $") + "$", f"{item.byte.p_t:.2g}",
+            str(item.byte.documents), item.verdict,
+        )  # fmt: skip
+        lines.append(" & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    sides = [items[0].first, *(item.second for item in items)] if items else []
+    lines += [f"% {side.signature}" for side in sides]
+    return "\n".join(lines) + "\n"

@@ -32,7 +32,8 @@ td:first-child, th:first-child { text-align: left; }
 """
 
 
-def _heat_style() -> str:
+def heat_style() -> str:
+    """Give the rules that `heat` needs on its page."""
     rules = [
         f".fw-heat .l{index}{{background:{back};color:{front}}}"
         for index, (back, front) in enumerate(COLOURS)
@@ -83,7 +84,7 @@ def heat_map(score: Score) -> str:
 
     metrics = score.metrics
     return (
-        f"<style>{_heat_style()}</style><p>perplexity {figure(metrics['perplexity'])}, "
+        f"<style>{heat_style()}</style><p>perplexity {figure(metrics['perplexity'])}, "
         f"{figure(metrics['bits_per_byte'])} bits per byte, {score.totals.tokens:,} tokens</p>"
         + heat(text_entry(score)["tokens"])
     )
@@ -167,6 +168,6 @@ def page(reports: Sequence[Report], title: str = "fairway report") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{STYLE}{_heat_style()}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{heat_style()}</style></head>\n"
         f"<body>{''.join(body)}</body></html>\n"
     )

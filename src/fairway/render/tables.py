@@ -86,7 +86,7 @@ def harmless(text: str) -> str:
 def latex(reports: Sequence[Report]) -> str:
     """Give a LaTeX tabular (booktabs), the signatures as comments."""
     lines = [r"\begin{tabular}{lllrrrrr}", r"\toprule", " & ".join(HEADER) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(_tex, cells)) + r" \\" for cells in _rows(reports)]
+    lines += [" & ".join(map(tex, cells)) + r" \\" for cells in _rows(reports)]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% {report.signature}" for report in reports]
     return "\n".join(lines) + "\n"
@@ -98,7 +98,8 @@ _TEX = {
 }  # fmt: skip
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Escape what LaTeX would read as its own."""
     return "".join(_TEX.get(char, char) for char in text)
 
 

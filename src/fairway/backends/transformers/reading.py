@@ -103,7 +103,7 @@ def _prepare(reader: Reader, index: int, document: Document, item: Encoded) -> P
         document,
         item,
         leading,
-        tuple(_rows(reader, index, ids, touched, document)),
+        tuple(_rows(reader, index, ids, touched, document, item)),
         encode.raw_bytes(reader.tokenizer, ids) if spelled else None,
     )
 
@@ -195,6 +195,7 @@ def _rows(
     ids: NDArray[np.int64],
     touched: NDArray[np.bool_],
     document: Document,
+    item: Encoded,
 ) -> Iterator[Row]:
     plan = reader.plan
     prefix = np.asarray(plan.prefix, np.int64)
@@ -213,7 +214,11 @@ def _rows(
             f"{document.id} begins with the prefix token already; a doubled BOS gives a wrong "
             "number: use --prefix none, or leave --special-tokens at text."
         )
-    for number, window in enumerate(plan.cut(len(ids))):
+    if document.windows is not None:
+        cut = _given(document, item, len(plan.prefix) > 0)
+    else:
+        cut = plan.cut(len(ids))
+    for number, window in enumerate(cut):
         front = prefix if window.prefix else prefix[:0]
         begin, end, start = window.begin, window.end, window.score_from
         if not len(front) and start == begin:
@@ -230,6 +235,21 @@ def _rows(
             len(front) + start - begin - 1,
             start,
         )
+
+
+def _given(document: Document, item: Encoded, prefix: bool) -> list[windows.Window]:
+    """Find the tokens of windows that are given in characters, by where tokens begin."""
+    if document.context or document.ids is not None:
+        raise InputError(f"{document.id} has windows of its own, which go with plain text only.")
+    starts = np.maximum.accumulate(item.offsets[:, 0])
+    found = []
+    for begin, score_from, end in document.windows or ():
+        first, scored, last = np.searchsorted(starts, (begin, score_from, end)).tolist()
+        if end >= len(document.text):
+            last = len(starts)
+        if scored < last:
+            found.append(windows.Window(first, last, scored, prefix))
+    return found
 
 
 def finish(

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 
 from fairway import __version__, store
 from fairway.backends.transformers import (
     attention,
     boundary,
+    encode,
     forward,
     identity,
     memory,
@@ -61,6 +63,7 @@ class TransformersScorer:
             not suffice.
         path: how windows go through the model.
         notes: what the run must say.
+        fair: documents bring windows of their own, the same for all models compared.
     """
 
     loaded: Loaded
@@ -70,6 +73,7 @@ class TransformersScorer:
     budget: int = 0
     path: Path = field(default_factory=Path)
     notes: list[str] = field(default_factory=list)
+    fair: bool = False
     _thread: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)
     _marks: WordMarks | None = field(default=None, repr=False)
 
@@ -90,6 +94,7 @@ class TransformersScorer:
                 "quant": kept.quant,
                 "tok": identity.tokenizer_hash(kept.tokenizer),
                 **self.plan.fields(),
+                **({"windows": "fair", "length": None, "stride": None} if self.fair else {}),
                 "special": "parsed" if self.parse_special else "text",
                 "chat": "+".join(self.roles) if self.roles else None,
                 "unit": "token",
@@ -196,6 +201,17 @@ class TransformersScorer:
             self._words()
         groups = cut(documents, GROUP_BYTES)
         return self._flow(self._begin(next(groups, None)), groups, want)
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that a window holds, the prefix not counted; None = any number."""
+        length = self.plan.max_length
+        return None if length is None else length - len(self.plan.prefix)
+
+    def spans(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Tokenize texts and give their tokens' character spans, ``(n, 2)`` each."""
+        made = encode.encode_many(self.loaded.tokenizer, texts, self.parse_special)
+        return [one.offsets for one in made]
 
     def trial(self, documents: Sequence[Document]) -> Trial | None:
         """Try on some documents what bfloat16 would gain and cost, as the last use of the scorer.
