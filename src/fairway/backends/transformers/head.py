@@ -83,14 +83,15 @@ def score_rows(
         places = torch.arange(at, at + rounded(real), device=targets.device)
         places = places.clamp(max=at + real - 1)
         some = hidden[places].to(head.module.weight.dtype)
-        scored = _rows(head, some, targets[places], want)
+        scored = sums(head, some, targets[places], want).columns()
         parts.append({name: column[:real] for name, column in scored.items()})
     return fetch(parts)
 
 
-def _rows(
+def sums(
     head: Head, hidden: torch.Tensor, targets: torch.Tensor, want: Collection[str]
-) -> dict[str, torch.Tensor]:
+) -> Running:
+    """Sum some rows over the vocabulary, in the dtype of the head's weights."""
     target = _target_logits(head, hidden, targets)
     held = TILE_BYTES.get(hidden.device.type, TILE_BYTES["cpu"])
     size = max(64, held // (4 * max(1, len(targets))))
@@ -100,13 +101,13 @@ def _rows(
         # A logit lies too far above all that came before it for float32: the slower way.
         running = Running(target, targets, want, careful=True)
         _fill(running, head, hidden, size)
-    return running.columns()
+    return running
 
 
 def _fill(running: Running, head: Head, hidden: torch.Tensor, size: int) -> None:
     for start in range(0, head.vocabulary, size):
         shift = running.shift(hidden.dtype)
-        running.add(_tile(head, hidden, start, start + size, shift), start, shift)
+        running.add(tile(head, hidden, start, start + size, shift), start, shift)
 
 
 def _target_logits(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -131,7 +132,7 @@ def _finish(head: Head, logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _tile(
+def tile(
     head: Head, hidden: torch.Tensor, start: int, end: int, shift: torch.Tensor
 ) -> torch.Tensor:
     """Compute ``(tokens, rows)`` logits of a stretch of the vocabulary, minus shift.
@@ -275,9 +276,14 @@ def columns(
     logits: torch.Tensor, targets: torch.Tensor, want: Collection[str]
 ) -> dict[str, torch.Tensor]:
     """Score rows whose ``(rows, vocabulary)`` logits are there already, as the model gave them."""
+    return sums_of(logits, targets, want).columns()
+
+
+def sums_of(logits: torch.Tensor, targets: torch.Tensor, want: Collection[str]) -> Running:
+    """Sum such rows over the vocabulary."""
     rows = _full(logits)
     target = rows.gather(1, targets[:, None]).squeeze(1)
     running = Running(target, targets, want)
     shift = rows.amax(1)
     running.add(rows.T - shift, 0, shift)
-    return running.columns()
+    return running

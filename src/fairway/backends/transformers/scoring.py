@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import transformers
 from fairway import __version__, store
 from fairway.backends.transformers import (
     attention,
+    distributions,
     forward,
     identity,
     memory,
@@ -31,6 +33,7 @@ from fairway.backends.transformers.reading import Prepared, Reader
 from fairway.backends.transformers.tree import Row, padded, plan
 from fairway.backends.transformers.trial import Trial
 from fairway.corpus import Document, cut
+from fairway.distributions import Distributions
 from fairway.errors import InputError, ModelError
 from fairway.protocol import Plan
 from fairway.scores import Score
@@ -38,6 +41,7 @@ from fairway.signature import Signature
 
 GROUP_BYTES = 64 << 10
 """Bytes of documents that are planned together."""
+T = TypeVar("T")
 BEYOND = 1e9
 """Stands for a probe that failed, nats; infinity is no JSON."""
 
@@ -178,6 +182,16 @@ class TransformersScorer:
         groups = cut(documents, GROUP_BYTES)
         return self._flow(self._begin(next(groups, None)), groups, want)
 
+    def distributions(self, documents: Iterable[Document]) -> Iterator[Distributions]:
+        """Give whole distributions in the order of `score`; see `fairway.distributions`.
+
+        Raises:
+            ModelError: when a log-probability is not a number.
+        """
+        model, path = self.loaded.model, self.path
+        run = partial(self._run, call=partial(forward.states, model, path))
+        return distributions.walk(model, path, self._reader(), lambda: self.budget, run, documents)
+
     def trial(self, documents: Sequence[Document]) -> Trial | None:
         """Try on some documents what bfloat16 would gain and cost, as the last use of the scorer.
 
@@ -192,8 +206,10 @@ class TransformersScorer:
         if self._thread is None or self._thread[0] != os.getpid():
             # A fork takes no thread along; one for all calls, since tokenizers share no thread.
             self._thread = os.getpid(), ThreadPoolExecutor(1, "fairway-tokenizer")
-        reader = Reader(self.loaded.tokenizer, self.plan, self.parse_special, self.roles)
-        return self._thread[1].submit(reading.prepare, reader, group)
+        return self._thread[1].submit(reading.prepare, self._reader(), group)
+
+    def _reader(self) -> Reader:
+        return Reader(self.loaded.tokenizer, self.plan, self.parse_special, self.roles)
 
     def _flow(
         self,
@@ -222,17 +238,18 @@ class TransformersScorer:
             batches = padded([len(ids) for ids in inputs], self.budget)
         for batch in batches:
             chosen = [families[index] for index in batch]
-            done = self._run([family[0] for family in chosen], want)
+            call = partial(forward.run, self.loaded.model, self.path, want=want)
+            done = self._run([family[0] for family in chosen], call)
             for family, columns in zip(chosen, done, strict=True):
                 for row in family:
                     _fill(row, columns, logprobs[row.document], extras[row.document], want)
         for index, item in enumerate(prepared):
             yield reading.finish(item, logprobs[index], extras[index])
 
-    def _run(self, rows: Sequence[Row], want: Collection[str]) -> list[dict[str, torch.Tensor]]:
+    def _run(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], list[T]]) -> list[T]:
         """Run a batch; where memory does not suffice, run its halves, and plan smaller ones."""
         try:
-            return forward.run(self.loaded.model, self.path, rows, want)
+            return call(rows)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
             if not memory.lacking(problem):
                 raise
@@ -244,7 +261,7 @@ class TransformersScorer:
         memory.release()
         self.budget = max(memory.LEAST, self.budget // 2)
         half = len(rows) // 2
-        return self._run(rows[:half], want) + self._run(rows[half:], want)
+        return self._run(rows[:half], call) + self._run(rows[half:], call)
 
 
 def _fill(
