@@ -43,7 +43,7 @@ class Distributions:
     logprobs: NDArray[np.float64]
     vocabulary: int
     tile: Callable[[int, int], Any]
-    held: int = 1 << 20
+    held: int = 1 << 15
     library: Any = np
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fairway.comparable import OPTIONS, UNLIKE
 from fairway.distributions import Distributions
-from fairway.errors import InputError, ProtocolError
+from fairway.errors import InputError, ModelError, ProtocolError
 from fairway.scorer import Scorer
 from fairway.signature import diff
 
@@ -116,10 +116,13 @@ class _Best:
 
     def add(self, tile: Any, start: int, library: Any) -> None:
         values = _small(library.amax(tile, 1))
-        ids = _small(library.argmax(tile, 1)) + start
-        better = (values > self.values) | ((values == self.values) & (ids < self.ids))
-        self.values = np.where(better, values, self.values)
-        self.ids = np.where(better, ids, self.ids)
+        rows = np.flatnonzero(values >= self.values)
+        if not len(rows):
+            return
+        ids = _small(library.argmax(tile[rows], 1)) + start
+        tie = values[rows] == self.values[rows]
+        self.ids[rows] = np.where(tie, np.minimum(ids, self.ids[rows]), ids)
+        self.values[rows] = values[rows]
 
 
 def _kept(one: Distributions, common: int, size: int) -> NDArray[np.float64]:
@@ -186,9 +189,12 @@ def _lockstep(
 ) -> Iterator[tuple[Distributions, Distributions, list[float]]]:
     while True:
         blocks, spent = [], []
-        for stream in streams:
+        for stream, name in zip(streams, names, strict=True):
             started = time.perf_counter()
-            blocks.append(next(stream, None))
+            try:
+                blocks.append(next(stream, None))
+            except ModelError as problem:
+                raise ModelError(f"{name}: {problem}") from None
             spent.append(time.perf_counter() - started)
         p, q = blocks
         if p is None and q is None:

@@ -20,8 +20,8 @@ from fairway.errors import ModelError
 
 GROUP_BYTES = 64 << 10
 """Bytes of documents that are tokenized together."""
-HELD = {"cpu": 1 << 19, "cuda": 1 << 25}
-"""Numbers of a tile: on a CPU what its caches hold."""
+HELD = {"cpu": 1 << 15, "cuda": 1 << 25}
+"""Numbers of a tile: on a CPU few, since larger arrays come from the system page by page."""
 
 Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], torch.Tensor]
 """Documents, places and ids of rows, and their states."""

@@ -88,9 +88,7 @@ def score_rows(
     return fetch(parts)
 
 
-def sums(
-    head: Head, hidden: torch.Tensor, targets: torch.Tensor, want: Collection[str]
-) -> Running:
+def sums(head: Head, hidden: torch.Tensor, targets: torch.Tensor, want: Collection[str]) -> Running:
     """Sum some rows over the vocabulary, in the dtype of the head's weights."""
     target = _target_logits(head, hidden, targets)
     held = TILE_BYTES.get(hidden.device.type, TILE_BYTES["cpu"])

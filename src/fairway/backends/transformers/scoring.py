@@ -105,6 +105,14 @@ class TransformersScorer:
             "torch": torch.__version__,
         }
 
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Bytes of the weights, on disk or as they are held, and how many weights there are."""
+        model = self.loaded.model
+        kept = list(model.parameters())
+        size = sum(one.numel() * one.element_size() for one in kept)
+        return self.loaded.stored or size, sum(one.numel() for one in kept)
+
     def settle(self) -> None:
         """Refuse a model that sees ahead; choose the fast path or the model's own logits.
 
