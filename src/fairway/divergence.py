@@ -102,7 +102,7 @@ def block(p: Distributions, q: Distributions, size: int = 0) -> tuple[Any, Any, 
         for place, mass in enumerate(kept):
             if mass.any():
                 tiles[place] = tiles[place] - _wide(mass[:, None], library)
-        total += _small(terms(*tiles, library).sum(1))
+        total += _small(terms(tiles[0], tiles[1], library).sum(1))
     outside = max(float(-np.expm1(mass.min(initial=0.0))) for mass in kept)
     return total, best[0].ids == best[1].ids, outside
 
@@ -180,8 +180,8 @@ def diverge(
             progress(q, sum(spent))
     if not parts:
         raise InputError("No token is scored: the data holds no text that is long enough.")
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Divergences(*columns, seconds=(seconds[0], seconds[1]), outside=outside)
+    document, ours, theirs, kld, same = map(np.concatenate, zip(*parts, strict=True))
+    return Divergences(document, ours, theirs, kld, same, (seconds[0], seconds[1]), outside)
 
 
 def _lockstep(

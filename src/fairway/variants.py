@@ -243,7 +243,7 @@ def summarize(
     counts = np.bincount(which)
 
     def sums(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(which, values, len(counts))
+        return np.bincount(which, values, len(counts)).astype(np.float64)
 
     delta = np.exp(found.variant) - np.exp(found.base)
     square = mean(sums(delta * delta), counts, level)

@@ -14,7 +14,8 @@ from fairway.statistics import Mean, absence
 from fairway.variants import CAUTION, Model, Table, Variant
 
 SIZE = ("size", "bits/weight", "tokens/s", "perplexity", "ratio", "interval")
-FAR = ("KLD", "median", "p99", "p99.9", "max", "same top", "RMS Δp")
+FAR = ("KLD", "median", "p99", "p99.9", "max")
+TOKENS = ("same top", "RMS Δp", "mean Δp", "p1 Δp", "p99 Δp")
 KLD_SHOWN = (0.5, 0.99, 0.999, 1.0)
 
 
@@ -23,6 +24,7 @@ def table(console: Console, item: Table) -> None:
     for header, base, cells in (
         (SIZE, _size(item.base, None), [_size(one.model, one) for one in item.variants]),
         (FAR, None, [_far(one) for one in item.variants]),
+        (TOKENS, None, [_tokens(one) for one in item.variants]),
     ):
         grid = Grid(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         grid.add_column("model")
@@ -44,10 +46,13 @@ def table(console: Console, item: Table) -> None:
 
 def markdown(item: Table) -> str:
     """Give the whole table as Markdown, what it rests on below."""
-    header = ("model", *SIZE, *FAR)
+    header = ("model", *SIZE, *FAR, *TOKENS[:2])
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-    rows = [(item.base.name, *_size(item.base, None), *("-",) * len(FAR))]
-    rows += [(one.model.name, *_size(one.model, one), *_far(one)) for one in item.variants]
+    rows = [(item.base.name, *_size(item.base, None), *("-",) * (len(FAR) + 2))]
+    rows += [
+        (one.model.name, *_size(one.model, one), *_far(one), *_tokens(one)[:2])
+        for one in item.variants
+    ]
     for row in rows:
         cells = [plain(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row]
         lines.append("| " + " | ".join(cells) + " |")
@@ -79,8 +84,15 @@ def _far(one: Variant) -> tuple[str, ...]:
     return (
         _with(one.kld, 1.0, "", 3),
         *(figure(one.kld_at[at], 3) for at in KLD_SHOWN),
+    )
+
+
+def _tokens(one: Variant) -> tuple[str, ...]:
+    return (
         _with(one.same_top, 100.0, "%", 4),
         _with(one.rms_delta_p, 100.0, "%", 3),
+        _with(one.delta_p, 100.0, "%", 2),
+        *(f"{figure(100 * one.delta_p_at[at], 3)}%" for at in (0.01, 0.99)),
     )
 
 
