@@ -123,7 +123,13 @@ class Variant:
                 f"which nothing follows for others. {top}."
             )
         span = f"{one.level:.0%} {math.expm1(one.low):+.2%} to {math.expm1(one.high):+.2%}"
-        if not one.real:
+        if not one.real and min(one.p_t, one.p_flip) < 1 - one.level:
+            said = (
+                f"{name}'s perplexity is {change:+.2%} from {self.base}'s ({span}), and the two "
+                f"tests disagree on {one.documents:,} documents (paired t p = {one.p_t:.2g}, sign "
+                f"flips p = {one.p_flip:.2g})."
+            )
+        elif not one.real:
             said = (
                 f"{name}'s perplexity cannot be told apart from {self.base}'s ({change:+.2%}, "
                 f"{span})."

@@ -27,7 +27,7 @@ def table(console: Console, item: Table) -> None:
         (TOKENS, None, [_tokens(one) for one in item.variants]),
     ):
         grid = Grid(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        grid.add_column("model")
+        grid.add_column("model", no_wrap=True, overflow="fold")
         for name in header:
             grid.add_column(name, justify="right")
         if base is not None:
