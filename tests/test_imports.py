@@ -18,7 +18,8 @@ CORE = (
     "errors", "hub", "text", "windows", "signature", "scores", "statistics", "corpus",
     "protocol", "scorer", "report", "record", "request", "repeat", "store", "cache", "run",
     "evaluation", "longcontext", "render", "cli", "tokenizers", "words", "segmenters", "segments",
-    "where", "pairs", "comparable", "comparison", "choices", "accuracy", "flips", "logs",
+    "where", "pairs", "comparable", "comparison", "choices", "accuracy", "flips", "logs", "fair",
+    "distributions", "divergence", "variants",
 )  # fmt: skip
 
 

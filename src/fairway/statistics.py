@@ -321,3 +321,32 @@ class MacroBootstrap:
             return math.nan, math.nan
         low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
         return float(low), float(high)
+
+
+class Mean(NamedTuple):
+    """A ratio of sums with its clustered error; NaN ends where there is no interval."""
+
+    value: float
+    error: float
+    low: float
+    high: float
+
+
+def mean(sums: NDArray[np.float64], counts: NDArray[np.int64], level: float = LEVEL) -> Mean:
+    """Give ``sum(sums) / sum(counts)`` with documents as clusters, as `Moments` has it.
+
+    Args:
+        sums: ``(n,)`` sum of each document.
+        counts: ``(n,)`` what it is divided by.
+        level: of the interval.
+    """
+    n, total = len(counts), int(counts.sum())
+    if not total:
+        return Mean(math.nan, math.nan, math.nan, math.nan)
+    value = math.fsum(sums.tolist()) / total
+    if n < 2 or not math.isfinite(value):
+        return Mean(value, math.nan, math.nan, math.nan)
+    residuals = sums - value * counts
+    error = math.sqrt(n / (n - 1) * math.fsum((residuals * residuals).tolist())) / total
+    reach = quantile(n, level) * error
+    return Mean(value, error, value - reach, value + reach)

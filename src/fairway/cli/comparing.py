@@ -58,10 +58,25 @@ def compare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the sign flips.")] = 0,
+    kld: Annotated[
+        bool,
+        typer.Option("--kld", help="Whole distributions of variants against the first --model."),
+    ] = False,
     json: o.Json = False,
     md: o.Md = False,
 ) -> None:
     """Compare runs or models document by document, whatever their tokenizers."""
+    if kld:
+        from fairway.cli.diverging import diverge
+
+        diverge(
+            model or [], data, limit, seed, (json, md),
+            {"like": like, "prefix": prefix, "max_length": max_length, "stride": stride,
+             "dtype": dtype, "device": device, "threads": threads},
+            {"RUN": runs, "--group-by": group_by, "--out": out, "--allow": allow,
+             "--fail-on": fail_on},
+        )  # fmt: skip
+        return
     most = limit_of(fail_on)
     if runs and model:
         raise InputError("Give run directories, or --model twice or more, and not both.")

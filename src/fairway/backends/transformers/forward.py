@@ -87,9 +87,7 @@ def run(
             scored = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         else:
             with path.products.active():
-                read = _packed(model, rows, device)[0] if path.packed else None
-                hidden = _padded(model, rows, device) if read is None else read
-                taken = hidden.to(path.head.module.weight.device)
+                taken = _hidden(model, path.head, path.packed, rows, device)
                 targets = torch.from_numpy(np.concatenate([row.targets for row in rows]))
                 targets = targets.to(taken.device)
                 scored = heads.score_rows(path.head, taken, targets, want, path.sets)
@@ -100,6 +98,29 @@ def run(
         out.append({key: value[at : at + len(row.targets)] for key, value in scored.items()})
         at += len(row.targets)
     return out
+
+
+def states(model: Any, path: Path, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """Give for each window what the distributions of its targets are made of.
+
+    Returns:
+        ``(targets, width)`` hidden states; without a head ``(targets, vocabulary)`` logits.
+    """
+    device = model.get_input_embeddings().weight.device
+    with torch.inference_mode():
+        if path.head is None:
+            return [_own_logits(model, row, device) for row in rows]
+        with path.products.active():
+            hidden = _hidden(model, path.head, path.packed, rows, device)
+        return list(hidden.split([len(row.targets) for row in rows]))
+
+
+def _hidden(
+    model: Any, head: heads.Head, packed: bool, rows: Sequence[Row], device: torch.device
+) -> torch.Tensor:
+    """Read windows; give the hidden states that predict their targets, where the head is."""
+    hidden = _packed(model, rows, device)[0] if packed else _padded(model, rows, device)
+    return hidden.to(head.module.weight.device)
 
 
 def _packed(model: Any, rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, Layout]:
@@ -133,9 +154,7 @@ def _own(
     model: Any, path: Path, row: Row, device: torch.device, want: Collection[str]
 ) -> dict[str, torch.Tensor]:
     """Score one window from the logits that the model's own forward returns."""
-    ids = torch.from_numpy(row.inputs)[None].to(device)
-    out = model(input_ids=ids, use_cache=False).logits[0]
-    rows = out[row.first : row.first + len(row.targets)]
+    rows = _own_logits(model, row, device)
     targets = torch.from_numpy(row.targets).to(rows.device)
     sets = path.sets if path.sets is None else path.sets.to(rows.device)
     size = max(1, CHUNK_BYTES // (4 * rows.shape[1]))
@@ -145,6 +164,12 @@ def _own(
             for at in range(0, len(targets), size)
         ]
     )
+
+
+def _own_logits(model: Any, row: Row, device: torch.device) -> torch.Tensor:
+    ids = torch.from_numpy(row.inputs)[None].to(device)
+    out = model(input_ids=ids, use_cache=False).logits[0]
+    return out[row.first : row.first + len(row.targets)]
 
 
 def row(ids: Sequence[int], targets: Sequence[int], first: int = 0, document: int = 0) -> Row:

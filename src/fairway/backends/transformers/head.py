@@ -95,18 +95,19 @@ def score_rows(
         places = torch.arange(at, at + rounded(real), device=targets.device)
         places = places.clamp(max=at + real - 1)
         some = hidden[places].to(head.module.weight.dtype)
-        scored = _rows(head, some, targets[places], want, sets)
+        scored = sums(head, some, targets[places], want, sets).columns()
         parts.append({name: column[:real] for name, column in scored.items()})
     return fetch(parts)
 
 
-def _rows(
+def sums(
     head: Head,
     hidden: torch.Tensor,
     targets: torch.Tensor,
     want: Collection[str],
-    sets: torch.Tensor | None,
-) -> dict[str, torch.Tensor]:
+    sets: torch.Tensor | None = None,
+) -> Running:
+    """Sum some rows over the vocabulary, in the dtype of the head's weights."""
     target = _target_logits(head, hidden, targets)
     held = TILE_BYTES.get(hidden.device.type, TILE_BYTES["cpu"])
     size = max(64, held // (4 * max(1, len(targets))))
@@ -116,13 +117,13 @@ def _rows(
         # A logit lies too far above all that came before it for float32: the slower way.
         running = Running(target, targets, want, True, sets)
         _fill(running, head, hidden, size)
-    return running.columns()
+    return running
 
 
 def _fill(running: Running, head: Head, hidden: torch.Tensor, size: int) -> None:
     for start in range(0, head.vocabulary, size):
         shift = running.shift(hidden.dtype)
-        running.add(_tile(head, hidden, start, start + size, shift), start, shift)
+        running.add(tile(head, hidden, start, start + size, shift), start, shift)
 
 
 def _target_logits(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -147,7 +148,7 @@ def _finish(head: Head, logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _tile(
+def tile(
     head: Head, hidden: torch.Tensor, start: int, end: int, shift: torch.Tensor
 ) -> torch.Tensor:
     """Compute ``(tokens, rows)`` logits of a stretch of the vocabulary, minus shift.
@@ -311,9 +312,19 @@ def columns(
     sets: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Score rows whose ``(rows, vocabulary)`` logits are there already; see `score_rows`."""
+    return sums_of(logits, targets, want, sets).columns()
+
+
+def sums_of(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    want: Collection[str],
+    sets: torch.Tensor | None = None,
+) -> Running:
+    """Sum such rows over the vocabulary."""
     rows = _full(logits)
     target = rows.gather(1, targets[:, None]).squeeze(1)
     running = Running(target, targets, want, sets=sets)
     shift = rows.amax(1)
     running.add(rows.T - shift, 0, shift)
-    return running.columns()
+    return running

@@ -33,11 +33,17 @@ def file_hash(paths: list[Path]) -> str:
 
 def folder_hash(folder: Path) -> str | None:
     """Hash a model folder's weights; None where it holds no weight files."""
+    files = weight_files(folder)
+    return file_hash(files) if files else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Find a model folder's weights; none where it holds no weight files."""
     for pattern in ("*.safetensors", "*.bin"):
         files = sorted(folder.glob(pattern))
         if files:
-            return file_hash(files)
-    return None
+            return files
+    return []
 
 
 def module_hash(model: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
@@ -36,6 +37,8 @@ class Loaded:
         quant: method of quantisation.
         positions: tokens the model can read; None = no limit.
         wrapped: whether the model came as an object, whose code may be anything.
+        stored: bytes of the weights' files, where the model has the dtype that they have, or that
+            it was not asked to have another; None = not known.
     """
 
     model: Any
@@ -48,6 +51,7 @@ class Loaded:
     quant: str | None
     positions: int | None
     wrapped: bool = False
+    stored: int | None = None
 
 
 def builtin_folder() -> Path:
@@ -167,7 +171,21 @@ def load(
         str(model.dtype).removeprefix("torch."),
         _quantisation(model),
         positions(model.config),
+        stored=_stored(path if local else None, name, config, dtype),
     )
+
+
+def _stored(folder: Path | None, name: str, config: Any, dtype: str) -> int | None:
+    """Give the bytes of a model's weights on disk; None where it is asked for in another dtype."""
+    if dtype != "auto" and DTYPES.get(dtype) != getattr(config, "dtype", None):
+        return None
+    if folder is None:
+        found = try_to_load_from_cache(
+            name, "config.json", revision=getattr(config, "_commit_hash", None)
+        )
+        folder = Path(found).parent if isinstance(found, str) else None
+    files = identity.weight_files(folder) if folder is not None else []
+    return sum(path.stat().st_size for path in files) or None
 
 
 def wrap(model: Any, tokenizer: Any, name: str | None = None) -> Loaded:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from fairway import __version__, store
 from fairway.backends.transformers import (
     attention,
     boundary,
+    distributions,
     encode,
     forward,
     identity,
@@ -36,6 +38,7 @@ from fairway.backends.transformers.tree import Row, padded, plan
 from fairway.backends.transformers.trial import Trial
 from fairway.backends.transformers.vocabulary import WordMarks
 from fairway.corpus import Document, cut
+from fairway.distributions import Distributions
 from fairway.errors import InputError, ModelError
 from fairway.protocol import Plan
 from fairway.scores import Score
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
 GROUP_BYTES = 64 << 10
 """Bytes of documents that are planned together."""
+T = TypeVar("T")
 BEYOND = 1e9
 """Stands for a probe that failed, nats; infinity is no JSON."""
 
@@ -119,6 +123,14 @@ class TransformersScorer:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Bytes of the weights, on disk or as they are held, and how many weights there are."""
+        model = self.loaded.model
+        kept = list(model.parameters())
+        size = sum(one.numel() * one.element_size() for one in kept)
+        return self.loaded.stored or size, sum(one.numel() for one in kept)
 
     def settle(self) -> None:
         """Refuse a model that sees ahead; choose the fast path or the model's own logits.
@@ -213,6 +225,16 @@ class TransformersScorer:
         made = encode.encode_many(self.loaded.tokenizer, texts, self.parse_special)
         return [one.offsets for one in made]
 
+    def distributions(self, documents: Iterable[Document]) -> Iterator[Distributions]:
+        """Give whole distributions in the order of `score`; see `fairway.distributions`.
+
+        Raises:
+            ModelError: when a log-probability is not a number.
+        """
+        model, path = self.loaded.model, self.path
+        run = partial(self._run, call=partial(forward.states, model, path))
+        return distributions.walk(model, path, self._reader(), lambda: self.budget, run, documents)
+
     def trial(self, documents: Sequence[Document]) -> Trial | None:
         """Try on some documents what bfloat16 would gain and cost, as the last use of the scorer.
 
@@ -234,8 +256,10 @@ class TransformersScorer:
         if self._thread is None or self._thread[0] != os.getpid():
             # A fork takes no thread along; one for all calls, since tokenizers share no thread.
             self._thread = os.getpid(), ThreadPoolExecutor(1, "fairway-tokenizer")
-        reader = Reader(self.loaded.tokenizer, self.plan, self.parse_special, self.roles)
-        return self._thread[1].submit(reading.prepare, reader, group)
+        return self._thread[1].submit(reading.prepare, self._reader(), group)
+
+    def _reader(self) -> Reader:
+        return Reader(self.loaded.tokenizer, self.plan, self.parse_special, self.roles)
 
     def _flow(
         self,
@@ -268,7 +292,8 @@ class TransformersScorer:
             batches = padded([len(ids) for ids in inputs], self.budget)
         for batch in batches:
             chosen = [families[index] for index in batch]
-            done = self._run([firsts[index] for index in batch], want)
+            call = partial(forward.run, self.loaded.model, self.path, want=want)
+            done = self._run([firsts[index] for index in batch], call)
             for family, columns in zip(chosen, done, strict=True):
                 if words is not None:
                     columns = boundary.cut(columns, len(family[0].targets))
@@ -280,10 +305,10 @@ class TransformersScorer:
                 extras[index] |= boundary.fold(words, item.ids, masses)
             yield reading.finish(item, logprobs[index], extras[index])
 
-    def _run(self, rows: Sequence[Row], want: Collection[str]) -> list[dict[str, torch.Tensor]]:
+    def _run(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], list[T]]) -> list[T]:
         """Run a batch; where memory does not suffice, run its halves, and plan smaller ones."""
         try:
-            return forward.run(self.loaded.model, self.path, rows, want)
+            return call(rows)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
             if not memory.lacking(problem):
                 raise
@@ -295,7 +320,7 @@ class TransformersScorer:
         memory.release()
         self.budget = max(memory.LEAST, self.budget // 2)
         half = len(rows) // 2
-        return self._run(rows[:half], want) + self._run(rows[half:], want)
+        return self._run(rows[:half], call) + self._run(rows[half:], call)
 
 
 def _fill(
