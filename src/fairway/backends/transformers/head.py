@@ -71,7 +71,7 @@ def score_rows(
 
     Returns:
         On the CPU: ``logprob`` (nats, float64) and, where wanted, ``entropy`` (nats), ``rank``
-        (0 = most likely), ``top`` (id of the most likely token) and ``top5`` with
+        (tokens that are more likely), ``top`` (id of the most likely token) and ``top5`` with
         ``top5_logprob`` (``(rows, 5)``; any number will do).
     """
     kind = hidden.device.type
@@ -156,7 +156,8 @@ class Running:
         target: ``(rows,)`` logits of the targets.
         targets: ``(rows,)`` their ids.
         want: names of further columns.
-        careful: take each tile's own largest logit off before exponentiating.
+        careful: take each tile's own largest logit off before exponentiating, and let logits of
+            minus infinity count nothing in the entropy.
     """
 
     def __init__(
@@ -174,8 +175,10 @@ class Running:
         self.lse = torch.full_like(self.target, float("-inf"))
         self.mean = torch.zeros_like(self.target) if "entropy" in want else None
         self.rank = torch.zeros_like(targets) if "rank" in want else None
+        # The targets' logits as tiles have them, and the largest: equal where a target is first.
+        self.own = self.highest = self.lse
         self.tops = tops(want)
-        self.most = max([*self.tops.values(), 1 if self.rank is not None else 0], default=0)
+        self.most = max(self.tops.values(), default=0)
         self.best: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def shift(self, dtype: torch.dtype) -> torch.Tensor:
@@ -195,23 +198,31 @@ class Running:
         if shift.dtype in FULL:
             # The same product as in the sum, so that its rounding cancels for a likely token.
             self.found = torch.where(inside, own.to(base.dtype) + base, self.found)
-        if self.rank is not None:
-            level = (self.target - base).to(shift.dtype).to(tile.dtype)
-            # Rounded as the tile is; the target itself never counts.
-            self.rank += (tile > level).sum(0) - (inside & (own > level)).long()
         if self.most:
             self._merge(tile, start, base)
-        if self.careful:
-            top = tile.amax(0).clamp_min(-1e30)
+        further = self.rank is not None or self.mean is not None
+        # What follows passes over a tile once each, in place: it costs what memory does.
+        room = torch.empty_like(tile) if further else tile
+        top = tile.amax(0) if self.rank is not None or self.careful else None
+        if self.rank is not None and top is not None:
+            level = (self.target - base).to(shift.dtype).to(tile.dtype)
+            # Rounded as the tile is; the target itself never counts. Sums of floats are faster
+            # than those of booleans, and exact for any vocabulary below 2^24.
+            above = torch.gt(tile, level, out=room).sum(0).long()
+            self.rank += above - (inside & (own > level)).long()
+            self.own = torch.where(inside, own.to(base.dtype) + base, self.own)
+            self.highest = torch.maximum(self.highest, top.to(base.dtype) + base)
+        if self.careful and top is not None:
+            top = top.clamp_min(-1e30)
             tile -= top
+            tile.clamp_min_(-1e30)
             base = base + top.to(base.dtype)
-        kept = tile.clone() if self.mean is not None else None
-        exps = tile.exp_()
+        exps = torch.exp(tile, out=room)
         sums = exps.sum(0)
         part = sums.to(base.dtype).log() + base
         total = torch.logaddexp(self.lse, part)
-        if self.mean is not None and kept is not None:
-            products = (exps * kept.clamp_min(-1e30)).sum(0)
+        if self.mean is not None:
+            products = tile.mul_(exps).sum(0)
             mean = products.to(base.dtype) / sums.clamp_min(1e-30).to(base.dtype) + base
             before, now = (self.lse - total).exp(), (part - total).exp()
             self.mean = self.mean * before + torch.where(now > 0, mean * now, 0.0)
@@ -229,10 +240,10 @@ class Running:
 
     @property
     def overflown(self) -> bool:
-        """Whether a sum left what float32 can hold."""
+        """Whether a sum left what float32 can hold, or met a logit of minus infinity."""
         over = torch.isposinf(self.lse)
         if self.mean is not None:
-            over |= torch.isinf(self.mean)
+            over |= ~torch.isfinite(self.mean) & ~torch.isnan(self.lse)
         return bool(over.any())
 
     def columns(self) -> dict[str, torch.Tensor]:
@@ -241,10 +252,10 @@ class Running:
         out = {"logprob": (self.found - self.lse).clamp_max(0.0)}
         if self.mean is not None:
             out["entropy"] = (self.lse - self.mean).clamp_min(0.0)
+        if self.rank is not None:
+            out["rank"] = torch.where(self.own >= self.highest, 0, self.rank.clamp_min(1))
         if self.best is not None:
             values, ids = self.best
-            if self.rank is not None:
-                out["rank"] = torch.where(ids[0] == self.targets, 0, self.rank)
             for name, count in self.tops.items():
                 out[name] = ids[0] if name == "top" else ids[:count].T
                 if name != "top":
@@ -277,7 +288,7 @@ def columns(
     """Score rows whose ``(rows, vocabulary)`` logits are there already, as the model gave them."""
     rows = _full(logits)
     target = rows.gather(1, targets[:, None]).squeeze(1)
-    running = Running(target, targets, want)
+    running = Running(target, targets, want, careful=True)
     shift = rows.amax(1)
     running.add(rows.T - shift, 0, shift)
     return running.columns()
