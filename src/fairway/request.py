@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fairway.companions import WANT
 from fairway.errors import InputError
 from fairway.normalise import NORMALISERS
-from fairway.scorer import fills
 
 if TYPE_CHECKING:
     from fairway.corpus import Corpus
@@ -49,6 +47,10 @@ class Request:
 
     def settings(self, scorer: Scorer, corpus: Corpus) -> dict[str, Any]:
         """Give what a run directory keeps: what decides the numbers, and how to ask again."""
+        # Not at the top: the command line reads this file before it knows that numpy is needed.
+        from fairway.companions import WANT
+        from fairway.scorer import fills
+
         return {
             "signature": str(scorer.signature),
             "data": corpus.name,

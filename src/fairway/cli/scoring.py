@@ -45,8 +45,10 @@ def score(
     """Print the perplexity of a text, with units, a rule of thumb and the signature."""
     given = _texts(texts or [], file or [])
     from fairway.api import load
+    from fairway.companions import WANT
     from fairway.corpus import Document, read
     from fairway.report import dumps, summarize
+    from fairway.scorer import fills
 
     scorer = load(
         model, like=like, prefix=prefix, max_length=max_length, stride=stride,
@@ -54,7 +56,8 @@ def score(
         device=device, device_map=device_map, threads=threads, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     corpus = read([Document(name, text, context) for name, text in given])
-    scores = list(scorer.score(corpus))
+    want = WANT if fills(scorer, WANT) else ()
+    scores = list(scorer.score(corpus, want))
     report = summarize(scores, scorer.signature.with_(digest=corpus.digest))
     if json:
         typer.echo(dumps([report]))
