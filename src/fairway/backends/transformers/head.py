@@ -187,7 +187,8 @@ class Running:
         Any value that is not far below the largest logit serves; the log-sum-exp so far is close
         to it, where the most frequent tokens come first in the vocabulary.
         """
-        return torch.maximum(self.lse, self.target).to(dtype)
+        known = torch.maximum(self.lse, self.target)
+        return torch.where(torch.isneginf(known), 0.0, known).to(dtype)
 
     def add(self, tile: torch.Tensor, start: int, shift: torch.Tensor) -> None:
         """Add a tile of ``(tokens, rows)`` logits minus shift, the first of them token start."""
