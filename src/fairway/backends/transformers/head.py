@@ -180,6 +180,7 @@ class Running:
         self.tops = tops(want)
         self.most = max(self.tops.values(), default=0)
         self.best: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.room: torch.Tensor | None = None
 
     def shift(self, dtype: torch.dtype) -> torch.Tensor:
         """Give the ``(rows,)`` reference that the next tile is computed against.
@@ -201,9 +202,7 @@ class Running:
             self.found = torch.where(inside, own.to(base.dtype) + base, self.found)
         if self.most:
             self._merge(tile, start, base)
-        further = self.rank is not None or self.mean is not None
-        # What follows passes over a tile once each, in place: it costs what memory does.
-        room = torch.empty_like(tile) if further else tile
+        room = self._room(tile)
         top = tile.amax(0) if self.rank is not None or self.careful else None
         if self.rank is not None and top is not None:
             level = (self.target - base).to(shift.dtype).to(tile.dtype)
@@ -228,6 +227,17 @@ class Running:
             before, now = (self.lse - total).exp(), (part - total).exp()
             self.mean = self.mean * before + torch.where(now > 0, mean * now, 0.0)
         self.lse = total
+
+    def _room(self, tile: torch.Tensor) -> torch.Tensor:
+        """Give a place as large as a tile: the same one for every tile, the tile itself if it may.
+
+        Passes over a tile cost what its memory does; new memory would cost more than they.
+        """
+        if self.rank is None and self.mean is None:
+            return tile
+        if self.room is None or len(self.room) < len(tile):
+            self.room = torch.empty_like(tile)
+        return self.room[: len(tile)]
 
     def _merge(self, tile: torch.Tensor, start: int, base: torch.Tensor) -> None:
         """Keep the largest logits seen and their ids, ``(k, rows)``."""
