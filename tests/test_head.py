@@ -97,6 +97,43 @@ def test_logits_too_far_apart_for_float32() -> None:
     assert found["entropy"].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
+@pytest.mark.parametrize("tile", [1 << 8, 1 << 22])
+def test_logits_of_minus_infinity_count_nothing(tile: int) -> None:
+    """Some models forbid ids by a bias of minus infinity: 0 * inf must not reach the entropy."""
+    head = make(500, 8, True, 1.0, 0.0, 0)
+    hidden, targets = torch.randn(6, 8), torch.tensor([1, 130, 260, 390, 499, 2])
+    with torch.no_grad():
+        head.module.bias[[0, 2, 131, 498]] = -torch.inf
+        head.module.bias[200:300:2] = -torch.inf
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setitem(heads.TILE_BYTES, "cpu", tile)
+        found = heads.score_rows(head, hidden, targets, WANT)
+        whole = heads.fetch([heads.columns(head.module(hidden), targets, WANT)])
+    wanted = plain(head, hidden, targets)
+    for columns in (found, whole):
+        assert np.abs(columns["entropy"].numpy() - wanted["entropy"]).max() < 2e-5
+        assert columns["rank"].tolist() == wanted["rank"].tolist()
+        assert columns["logprob"].isinf().tolist() == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_likeliest_token_has_rank_0(dtype: torch.dtype) -> None:
+    """Also where rounding of the model's dtype would set it below itself."""
+    torch.manual_seed(1)
+    module = torch.nn.Linear(32, 3000, bias=False).to(dtype)
+    head = Head(module, 1.0, 0.0, 3000)
+    hidden = (torch.randn(400, 32) * 8).to(dtype)
+    with torch.inference_mode():
+        targets = module(hidden).argmax(1)
+        targets[::4] = torch.arange(100)
+        found = heads.score_rows(head, hidden, targets, ("rank", "top2"))
+    first = found["top2"][:, 0] == targets
+    tied = found["top2_logprob"][:, 0] == found["top2_logprob"][:, 1]
+    assert 250 < first.sum() < 350
+    assert (found["rank"][first] == 0).all()
+    assert tied[(found["rank"] == 0) & ~first].all()
+
+
 def test_not_a_number_stays_one() -> None:
     head = make(50, 4, False, 1.0, 0.0, 0)
     hidden = torch.randn(3, 4)

@@ -152,7 +152,7 @@ def test_a_full_disk_keeps_what_was_scored(small: str, corpus: Path, tmp_path: P
     """The run directory lies on a real file system of 24 KiB, in a mount namespace of its own."""
     mount = tmp_path / "mount"
     mount.mkdir()
-    probe = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=24k tmpfs {mount}"]
+    probe = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=96k tmpfs {mount}"]
     try:
         allowed = subprocess.run(probe, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -160,7 +160,7 @@ def test_a_full_disk_keeps_what_was_scored(small: str, corpus: Path, tmp_path: P
     if not allowed:
         pytest.skip("this machine does not let a test mount a file system")
     command = (
-        f"mount -t tmpfs -o size=24k tmpfs {mount}; "
+        f"mount -t tmpfs -o size=96k tmpfs {mount}; "
         f"{sys.executable} -m fairway eval --model {small} --data {corpus} --no-cache "
         f"--out {mount}/run; echo rc=$?; "
         f"cp {mount}/run/run.json {mount}/run/scores.jsonl {tmp_path}"

@@ -145,6 +145,7 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     precision: float | None = None,
     seed: int = 0,
+    companions: bool = True,
     corpus: dict[str, Any] | None = None,
     **options: Any,
 ) -> Report:
@@ -159,6 +160,7 @@ def evaluate(
         out: run directory; a rerun resumes there.
         precision: stop at this relative half-width of perplexity's interval.
         seed: of sampling and the bootstrap.
+        companions: report accuracy, entropy, calibration and the tail of surprisal too.
         corpus: options of `fairway.read`.
         options: as `load` takes them.
 
@@ -180,6 +182,7 @@ def evaluate(
         texts,
         precision,
         seed,
+        companions,
     )
     return perform(request, scorer, source, out=Path(out) if out is not None else None)
 
@@ -310,6 +313,7 @@ def perform(
             cache=cache,
             precision=request.precision,
             seed=request.seed,
+            companions=request.companions,
             overlapping=overlapping(scorer),
             progress=progress,
         )

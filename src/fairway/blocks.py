@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fairway import record
 from fairway.cache import ScoreCache
+from fairway.companions import WANT
 from fairway.errors import InputError
 from fairway.protocol import Convention
 from fairway.record import Record
@@ -35,6 +36,7 @@ class Work:
         overlapping: whether windows overlap.
         corpus: where rows that cannot be scored are counted.
         signature: the scorer's part of it.
+        companions: also sum what is reported beside perplexity.
         seen: records of this run by text, the latest `REMEMBERED`.
     """
 
@@ -45,6 +47,7 @@ class Work:
     overlapping: bool
     corpus: Corpus
     signature: str
+    companions: bool = False
     seen: dict[str, Record] = field(default_factory=dict)
 
     def remember(self, kept: Record) -> None:
@@ -123,11 +126,12 @@ def finish_block(work: Work, begun: Begun) -> tuple[list[Document], list[Record]
 
 
 def _want(work: Work) -> tuple[str, ...]:
-    return ("window",) if work.like.aggregate == "published" else ()
+    window = ("window",) if work.like.aggregate == "published" else ()
+    return (*window, *WANT) if work.companions else window
 
 
 def _name(work: Work, key: str) -> str:
-    return ScoreCache.name(work.signature, key, work.texts)
+    return ScoreCache.name(work.signature, key, work.texts, work.companions)
 
 
 def _known(work: Work, key: str) -> Record | None:

@@ -32,9 +32,9 @@ class ScoreCache:
             self.problem = f"the score cache {self.path} is not used: {problem}"
 
     @staticmethod
-    def name(signature: str, text: str, entry: bool) -> str:
+    def name(signature: str, text: str, entry: bool, companions: bool = False) -> str:
         """Give the key of a text under a signature."""
-        kind = "entry" if entry else "sums"
+        kind = ("entry" if entry else "sums") + "+companions" * companions
         return hashlib.sha256(f"{signature}\0{text}\0{kind}".encode()).hexdigest()
 
     def get(self, name: str) -> Record | None:

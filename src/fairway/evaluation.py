@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from fairway import blocks, record, statistics
 from fairway.blocks import Begun, Work, begin_block, finish_block
 from fairway.cache import ScoreCache
+from fairway.companions import WANT, Pool, figures
 from fairway.corpus import cut
 from fairway.errors import ProtocolError, RunError
 from fairway.protocol import Convention, normaliser, prepare
 from fairway.record import Record
-from fairway.report import Group, Report, absent
+from fairway.report import REASONS, Group, Report, absent
 from fairway.run import Run
-from fairway.scorer import Scorer
+from fairway.scorer import Scorer, fills
 from fairway.scores import Totals, exp
 from fairway.statistics import Few, Interval, MacroBootstrap, Moments, intervals
 
@@ -67,6 +68,8 @@ class Sums:
     perplexities: tuple[float, int] = (0.0, 0)
     lossy: int = 0
     spelled: int = 0
+    pool: Pool = field(default_factory=Pool)
+    pools: dict[str, Pool] = field(default_factory=dict)
 
     def add(self, document: Document, kept: Record) -> None:
         """Add one document."""
@@ -76,6 +79,7 @@ class Sums:
         self.few.add(kept.totals)
         self.lossy += kept.lossy
         self.spelled += document.ids is not None and document.byte_count is None
+        self.pool.add(kept.companions)
         if kept.published is not None:
             self.published = (
                 self.published[0] + kept.published[0],
@@ -89,6 +93,7 @@ class Sums:
             totals, earlier, few = self.groups.get(name, (Totals(), Moments(), Few()))
             few.add(kept.totals)
             self.groups[name] = totals + kept.totals, earlier + moments, few
+            self.pools.setdefault(name, Pool()).add(kept.companions)
             self.bootstrap.add(name, f"{document.id}\0{kept.key}", kept.totals)
 
 
@@ -114,6 +119,7 @@ def evaluate(
     cache: ScoreCache | None = None,
     precision: float | None = None,
     seed: int = 0,
+    companions: bool = True,
     overlapping: bool = True,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
@@ -129,6 +135,8 @@ def evaluate(
         cache: records of earlier runs.
         precision: stop when perplexity's interval has this relative half-width.
         seed: of the bootstrap.
+        companions: report accuracy, entropy, calibration and the tail of surprisal, where the
+            scorer has them; a run that was begun without them goes on without.
         overlapping: whether windows overlap.
         progress: called after each block.
 
@@ -144,7 +152,9 @@ def evaluate(
         )
     started = time.monotonic()
     sums = Sums(group_by, seed, bootstrap=MacroBootstrap(seed))
-    work = Work(scorer, like, texts, cache, overlapping, corpus, str(scorer.signature))
+    without = _without(scorer, run, companions)
+    signature = str(scorer.signature)
+    work = Work(scorer, like, texts, cache, overlapping, corpus, signature, without is None)
     entries = []
     fresh = 0
     # A run that may stop early must not have read further than it scored: the digest would tell.
@@ -189,8 +199,19 @@ def evaluate(
             and statistics.half_width(sums.moments, few=sums.few) <= precision
         ):
             break
-    report = _report(scorer, corpus, like, sums)
+    report = _report(scorer, corpus, like, sums, without)
     return replace(report, texts=tuple(entries))
+
+
+def _without(scorer: Scorer, run: Run | None, companions: bool) -> str | None:
+    """Say why there are no companions; None where there are."""
+    if not fills(scorer, WANT):
+        return "this kind of model gives no entropy and no rank of a token"
+    if run.settings.get("companions") if run is not None else companions:
+        return None
+    if companions:
+        return "the run was begun without them; give --out another folder"
+    return "they were not asked for"
 
 
 def _begin(source: Iterator[list[Document]], work: Work, run: Run | None) -> Iterator[Begun]:
@@ -244,7 +265,9 @@ def _match(block: list[Document], records: list[Record], run: Run) -> list[Docum
     return matched
 
 
-def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Report:
+def _report(
+    scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums, without: str | None
+) -> Report:
     signature = scorer.signature.with_(
         data=corpus.name,
         split=corpus.split,
@@ -256,6 +279,13 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
     )
     notes = list(getattr(scorer, "notes", ()))
     reasons = absent(sums.totals, sums.moments)
+    beside = figures(sums.pool)
+    if beside is None:
+        reasons["companions"] = without or (
+            f"the model gave none for {sums.pool.missing} documents"
+            if sums.pool.missing
+            else REASONS["tokens"]
+        )
     overrides: dict[str, float] = {}
     found = intervals(sums.moments, few=sums.few)
     if sums.spelled:
@@ -307,6 +337,7 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
                 intervals(moments, few=few),
                 absent(totals, moments),
                 moments.design_effect(),
+                figures(sums.pools[name]),
             )  # fmt: skip
             for name, (totals, moments, few) in sums.groups.items()
         ),
@@ -318,6 +349,7 @@ def _report(scorer: Scorer, corpus: Corpus, like: Convention, sums: Sums) -> Rep
         design_effect=sums.moments.design_effect(),
         overrides=overrides,
         notes=tuple(notes),
+        companions=beside,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fairway import companions
+from fairway.companions import Companions
 from fairway.protocol import PAGE, Convention, totals
 from fairway.report import text_entry, token_squares
 from fairway.scores import Score, Totals, number, read_totals, real
@@ -30,6 +33,7 @@ class Record:
         lossy: whether the tokenizer does not give the text back.
         entry: the text with its tokens, where kept.
         group: the grouping field's value, where texts were grouped.
+        companions: sums of what is reported beside perplexity, where they were wanted.
     """
 
     id: str
@@ -40,6 +44,7 @@ class Record:
     lossy: bool = False
     entry: Mapping[str, Any] | None = None
     group: str | None = None
+    companions: Companions | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give plain data; floats round-trip exactly through JSON."""
@@ -53,22 +58,36 @@ class Record:
             out["entry"] = self.entry
         if self.group is not None:
             out["group"] = self.group
+        if self.companions is not None:
+            out["companions"] = {
+                "top1": self.companions.top1,
+                "top5": self.companions.top5,
+                "entropy": self.companions.entropy,
+                "sketch": base64.b64encode(self.companions.sketch).decode("ascii"),
+            }
         return out
 
 
 def from_json(data: Mapping[str, Any]) -> Record:
     """Read back what `Record.to_json` gave."""
     published = data.get("published")
+    sums = read_totals(data)
     return Record(
         data["id"],
         data["key"],
-        read_totals(data),
+        sums,
         real(data["token_nll2"]),
         (published[0], published[1]) if published else None,
         data.get("lossy", False),
         data.get("entry"),
         data.get("group"),
+        _beside(data["companions"], sums) if "companions" in data else None,
     )
+
+
+def _beside(data: Mapping[str, Any], sums: Totals) -> Companions:
+    sketch = base64.b64decode(data["sketch"])
+    return Companions(sums.tokens, sums.nll, data["top1"], data["top5"], data["entropy"], sketch)
 
 
 def key(document: Document) -> str:
@@ -117,14 +136,16 @@ def make(
     published = None
     if like.aggregate == "published":
         published = _published(score, stride)
+    sums = totals(like, score)
     return Record(
         document.id,
         name or key(document),
-        totals(like, score),
+        sums,
         token_squares(score),
         published,
         bool(score.lossy),
         text_entry(score) if entry else None,
+        companions=companions.of(score, sums),
     )
 
 

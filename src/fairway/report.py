@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairway import __version__
+from fairway.companions import Figures, Pool, figures, of
 from fairway.errors import InputError
 from fairway.scores import Score, Totals, add, number, ratios, read_totals, real
 from fairway.signature import Signature, parse
@@ -23,6 +24,8 @@ REASONS = {
     "chars": "the corpus holds token ids, whose characters are not known",
     "words": "the scored text holds no whole whitespace-separated word",
 }
+EARLIER = {"companions": "the report was made before fairway had them"}
+"""What a report lacks that an earlier version wrote."""
 
 METRICS = {
     "tokens": ("perplexity", "nll_per_token", "bytes_per_token"),
@@ -42,6 +45,7 @@ class Group:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     design_effect: float = math.nan
+    companions: Figures | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -71,6 +75,7 @@ class Report:
         notes: what a reader must know.
         texts: single texts, where kept.
         version: fairway's version.
+        companions: what is reported beside perplexity; None = see ``reasons``.
     """
 
     model: str
@@ -90,6 +95,7 @@ class Report:
     notes: tuple[str, ...] = ()
     texts: tuple[Mapping[str, Any], ...] = ()
     version: str = __version__
+    companions: Figures | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -113,6 +119,7 @@ class Report:
             "reasons": dict(self.reasons),
             "intervals": _intervals(self.intervals),
             "design_effect": number(self.design_effect),
+            "companions": _companions(self.companions),
             "groups": [
                 {
                     "name": group.name,
@@ -123,6 +130,7 @@ class Report:
                     "reasons": dict(group.reasons),
                     "intervals": _intervals(group.intervals),
                     "design_effect": number(group.design_effect),
+                    "companions": _companions(group.companions),
                 }
                 for group in self.groups
             ],
@@ -155,10 +163,32 @@ class Report:
 
             raise MissingExtra("A DataFrame", "data") from None
         base = {"model": self.model, "data": self.data, "protocol": self.protocol}
-        rows = [{**base, "group": "all", **self.metrics, **self.totals.to_json()}]
-        for group in self.groups:
-            rows.append({**base, "group": group.name, **group.metrics, **group.totals.to_json()})
+        parts: list[tuple[str, Report | Group]] = [
+            ("all", self),
+            *((g.name, g) for g in self.groups),
+        ]
+        rows = []
+        for name, part in parts:
+            more = part.companions.metrics if part.companions else {}
+            rows.append({**base, "group": name, **part.metrics, **part.totals.to_json(), **more})
         return pandas.DataFrame(rows)
+
+
+def _companions(item: Figures | None) -> dict[str, Any] | None:
+    if item is None:
+        return None
+    return {
+        "tokens": item.tokens,
+        "metrics": {key: number(value) for key, value in item.metrics.items()},
+        "intervals": _intervals(item.intervals),
+    }
+
+
+def _read_companions(data: Mapping[str, Any] | None) -> Figures | None:
+    if data is None:
+        return None
+    metrics = {key: real(value) for key, value in data["metrics"].items()}
+    return Figures(data["tokens"], metrics, _read_intervals(data["intervals"]))
 
 
 def _intervals(items: Mapping[str, Interval]) -> dict[str, Any]:
@@ -199,7 +229,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
             signature=parse(data["signature"]),
             totals=read_totals(data["metrics"]),
             intervals=_read_intervals(data["intervals"]),
-            reasons=dict(data["reasons"]),
+            reasons={**({} if "companions" in data else EARLIER), **data["reasons"]},
             groups=tuple(
                 Group(
                     g["name"],
@@ -207,6 +237,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
                     _read_intervals(g["intervals"]),
                     dict(g.get("reasons", {})),
                     real(g.get("design_effect")),
+                    _read_companions(g.get("companions")),
                 )
                 for g in data["groups"]
             ),
@@ -222,6 +253,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
             notes=tuple(data.get("notes", ())),
             texts=tuple(data.get("texts", ())),
             version=data["fairway"],
+            companions=_read_companions(data.get("companions")),
         )
     except (KeyError, TypeError, AttributeError) as problem:
         raise InputError(
@@ -291,9 +323,10 @@ def summarize(
     moments = sum(
         (Moments.of(score.totals, token_squares(score)) for score in kept), start=Moments()
     )
-    few = Few()
+    few, pool = Few(), Pool()
     for score in kept:
         few.add(score.totals)
+        pool.add(of(score, score.totals))
     notes = []
     if any(score.lossy for score in kept):
         notes.append("the tokenizer does not give the text back unchanged: bytes are the source's")
@@ -308,4 +341,5 @@ def summarize(
         design_effect=moments.design_effect(),
         notes=tuple(notes),
         texts=tuple(text_entry(score) for score in kept) if texts else (),
+        companions=figures(pool),
     )

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from fairway.scorer import Scorer
     from fairway.signature import Signature
 
-IGNORED = ("ask", "engine")
-"""Settings that may differ when a run goes on: the model's path, what sets the pace."""
+IGNORED = ("ask", "engine", "companions")
+"""Settings that may differ when a run goes on: the model's path, what sets the pace; and whether
+there are companions, which stays as the run began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Request:
         texts: whether every token is kept.
         precision: relative half-width of perplexity's interval at which to stop.
         seed: of sampling and of the bootstrap.
+        companions: report accuracy, entropy, calibration and the tail of surprisal too.
     """
 
     model: str
@@ -41,9 +43,14 @@ class Request:
     texts: bool = False
     precision: float | None = None
     seed: int = 0
+    companions: bool = True
 
     def settings(self, scorer: Scorer, corpus: Corpus) -> dict[str, Any]:
         """Give what a run directory keeps: what decides the numbers, and how to ask again."""
+        # Not at the top: the command line reads this file before it knows that numpy is needed.
+        from fairway.companions import WANT
+        from fairway.scorer import fills
+
         return {
             "signature": str(scorer.signature),
             "data": corpus.name,
@@ -52,6 +59,7 @@ class Request:
             "texts": self.texts,
             "precision": self.precision,
             "seed": self.seed,
+            "companions": self.companions and fills(scorer, WANT),
             "engine": getattr(scorer, "engine", None),
             "ask": {"model": self.model, "data": self.data, "load": _plain(self.load)},
         }
@@ -87,6 +95,7 @@ def of_settings(settings: Mapping[str, Any]) -> Request:
         bool(settings.get("texts")),
         settings.get("precision"),
         int(settings.get("seed") or 0),
+        settings.get("companions") is not False,
     )
 
 

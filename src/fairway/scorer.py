@@ -23,7 +23,9 @@ class Scorer(Protocol):
         signature: what the scorer and its protocol contribute to the signature.
 
     A scorer may have more, which an evaluation uses where it is there: ``ahead``, calls of `score`
-    that should be begun before an earlier one is read; ``budget``, tokens in a batch, which a
+    that should be begun before an earlier one is read; ``columns``, names that `score` can be asked
+    for in want (``top`` stands for ``top5`` and the like too), without which nothing is asked for;
+    ``budget``, tokens in a batch, which a
     resumed run sets as it was; ``engine``, what sets the pace, for the run's record; ``notes``,
     what the report must say; ``trial``, see `fairway.backends.transformers.trial`;
     ``vocabulary``, its tokenizer, see `fairway.tokenizers`.
@@ -37,9 +39,14 @@ class Scorer(Protocol):
 
         Args:
             documents: what to score.
-            want: names of extra columns to fill in the same pass.
+            want: names of extra columns to fill in the same pass, out of ``columns``.
         """
         ...
+
+
+def fills(scorer: Scorer, names: Iterable[str]) -> bool:
+    """Whether a scorer can fill these columns."""
+    return set(names) <= set(getattr(scorer, "columns", ()))
 
 
 BACKENDS = {

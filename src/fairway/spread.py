@@ -44,6 +44,7 @@ class Spread:
         budget: tokens in a batch.
         facts: what sets the pace of one of them, for a run's record.
         notes: what the run must say.
+        columns: what `score` can be asked for besides log-probabilities.
     """
 
     devices: tuple[str, ...]
@@ -51,6 +52,7 @@ class Spread:
     budget: int
     facts: dict[str, Any]
     notes: list[str]
+    columns: tuple[str, ...]
     _pool: ProcessPoolExecutor = field(repr=False)
 
     @property
@@ -128,13 +130,14 @@ def load(spec: str, devices: Sequence[str], **options: Any) -> Spread:
     )
     try:
         begun = [pool.submit(_describe) for _ in devices]
-        signature, facts, notes = [one.result() for one in begun][0]
+        signature, facts, notes, columns = [one.result() for one in begun][0]
     except BrokenProcessPool:
         raise ModelError(DIED) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
-    return Spread(tuple(devices), parse(signature), facts.get("budget", 0), facts, notes, pool)
+    budget = facts.get("budget", 0)
+    return Spread(tuple(devices), parse(signature), budget, facts, notes, columns, pool)
 
 
 _mine: dict[str, Any] = {}
@@ -163,9 +166,10 @@ def _scorer() -> Any:
     return _mine["scorer"]
 
 
-def _describe() -> tuple[str, dict[str, Any], list[str]]:
+def _describe() -> tuple[str, dict[str, Any], list[str], tuple[str, ...]]:
     scorer = _scorer()
-    return str(scorer.signature), getattr(scorer, "engine", {}), list(getattr(scorer, "notes", ()))
+    facts, notes = getattr(scorer, "engine", {}), list(getattr(scorer, "notes", ()))
+    return str(scorer.signature), facts, notes, tuple(getattr(scorer, "columns", ()))
 
 
 def _score(

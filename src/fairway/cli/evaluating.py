@@ -85,6 +85,9 @@ def evaluate(
             metavar="RUN|SIGNATURE", help="Evaluate again and say whether the number is confirmed."
         ),
     ] = None,
+    companions: Annotated[
+        bool, typer.Option(help="Report accuracy, entropy, calibration and percentiles too.")
+    ] = True,
     cache: Annotated[bool, typer.Option(help="Use the cache of scores.")] = True,
     json: o.Json = False,
     md: o.Md = False,
@@ -114,7 +117,17 @@ def evaluate(
     }  # fmt: skip
     stop = _precision(precision)
     requests = [
-        Request(which, source, {"like": name, **loading}, reading, group_by, texts, stop, seed)
+        Request(
+            which,
+            source,
+            {"like": name, **loading},
+            reading,
+            group_by,
+            texts,
+            stop,
+            seed,
+            companions,
+        )
         for which in model or ["hf:builtin"]
         for name in names
         for source in data or ["sample:all"]

@@ -59,8 +59,10 @@ def score(
     _agree(by, uncorrected, segmenter, tokens, csv, json)
     given = _texts(texts or [], file or [])
     from fairway.api import load
+    from fairway.companions import WANT
     from fairway.corpus import Document, read
     from fairway.report import dumps, summarize
+    from fairway.scorer import fills
 
     want: tuple[str, ...] = ()
     cut = None
@@ -78,6 +80,7 @@ def score(
         device=device, device_map=device_map, threads=threads, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     corpus = read([Document(name, text, context) for name, text in given])
+    want = (*want, *WANT) if fills(scorer, WANT) else want
     scores = list(scorer.score(corpus, want))
     report = summarize(scores, scorer.signature.with_(digest=corpus.digest))
     if by is not None:

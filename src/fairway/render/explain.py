@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from fairway.render.companions import sentences
 from fairway.render.visible import figure
 from fairway.report import Report
 
@@ -74,6 +75,11 @@ def explain(report: Report) -> str:
         if why
         else f"{rule_of_thumb(report).capitalize()}."
     )
+    if report.companions is not None:
+        lines += sentences(report.companions)
+    elif "companions" in report.reasons:
+        why = report.reasons["companions"]
+        lines.append(f"It has no accuracy, entropy and percentiles of surprisal: {why}.")
     interval = report.intervals.get(report.perplexity)
     if interval is not None:
         lines.append(

@@ -8,6 +8,7 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from fairway.render import companions
 from fairway.render.explain import explain
 from fairway.render.visible import COLOURS, LEVELS, bits, figure, level, plain, visible
 from fairway.report import Report
@@ -112,6 +113,11 @@ def _section(report: Report) -> str:
     for key, value in report.totals.to_json().items():
         shown = figure(real(value), 7) if key == "nll" else f"{value:,}"
         rows.append(_row(key.replace("_", " "), shown))
+    if report.companions is not None:
+        rows += [
+            _row(row.label, row.value, f"{row.span} {row.remark}")
+            for row in companions.rows(report.companions)
+        ]
     parts = [
         f"<h2>{_safe(report.model)} on {_safe(report.data)}</h2>",
         "<table><tr><th>metric</th><th>value</th><th>interval</th></tr>" + "".join(rows),
@@ -138,6 +144,7 @@ def _section(report: Report) -> str:
                     f"[{figure(low)}, {figure(high)}]</td><td></td></tr>"
                 )
         parts.append("</table>")
+        parts.append(_companion_groups(report))
     parts += [f"<p>note: {_safe(note)}</p>" for note in report.notes]
     if report.skipped_total:
         parts.append(f"<p>{report.skipped_total:,} rows were skipped.</p><ul>")
@@ -147,6 +154,20 @@ def _section(report: Report) -> str:
         parts.append("</ul>")
     parts.append(f'<p class="signature">{_safe(str(report.signature))}</p>')
     return "\n".join(parts)
+
+
+def _companion_groups(report: Report) -> str:
+    """Give a table of what stands beside perplexity for each group, where it is known."""
+    known = [(g.name, g.companions) for g in report.groups if g.companions is not None]
+    if not known:
+        return ""
+    heads = "".join(f"<th>{escape(label)}</th>" for _, label in companions.COLUMNS)
+    lines = []
+    for name, item in known:
+        cells = (companions.shown(key, item.metrics[key]) for key, _ in companions.COLUMNS)
+        shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        lines.append(f"<tr><td>{_safe(name)}</td>{shown}</tr>")
+    return f"<table><tr><th>group</th>{heads}</tr>{''.join(lines)}</table>"
 
 
 def page(reports: Sequence[Report], title: str = "fairway report") -> str:

@@ -6,8 +6,9 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from fairway.companions import METRICS, RATIOS, Figures
 from fairway.render.visible import figure, plain
-from fairway.report import Report
+from fairway.report import Group, Report
 
 HEADER = ("model", "data", "group", "perplexity", "bits/byte", "word ppl", "tokens", "documents")
 
@@ -53,29 +54,46 @@ def markdown(reports: Sequence[Report]) -> str:
 def as_csv(reports: Sequence[Report]) -> str:
     """Give CSV with full precision, a row per report and group.
 
-    Text that a spreadsheet would take for a formula gets a quote in front.
+    What stands beside perplexity has columns where a report has it. Text that a spreadsheet would
+    take for a formula gets a quote in front.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     metrics = list(reports[0].metrics) if reports else []
     counts = list(reports[0].totals.to_json()) if reports else []
+    known = any(report.companions is not None for report in reports)
+    beside = METRICS if known else ()
+    ends = [f"{key}_{end}" for key in RATIOS for end in ("low", "high")] if known else []
     writer.writerow(
-        ["model", "data", "group", *metrics, *counts, "bpb_low", "bpb_high", "signature"]
+        ["model", "data", "group", *metrics, *counts, "bpb_low", "bpb_high", *beside, *ends]
+        + ["signature"]
     )
     for report in reports:
-        parts = [("all", report.totals, report.metrics, report.intervals)]
-        parts += [(g.name, g.totals, g.metrics, g.intervals) for g in report.groups]
-        for name, totals, values, intervals in parts:
-            interval = intervals.get("bits_per_byte")
+        parts: list[tuple[str, Report | Group]] = [("all", report)]
+        parts += [(group.name, group) for group in report.groups]
+        for name, part in parts:
+            values, interval = part.metrics, part.intervals.get("bits_per_byte")
+            more = part.companions or Figures(0, {})
             row = [
                 harmless(report.model), harmless(report.data), harmless(name),
                 *(repr(values[key]) if key in values else "" for key in metrics),
-                *totals.to_json().values(),
+                *part.totals.to_json().values(),
                 repr(interval.low) if interval else "", repr(interval.high) if interval else "",
+                *(repr(more.metrics[key]) if key in more.metrics else "" for key in beside),
+                *_ends(more, known),
                 str(report.signature),
             ]  # fmt: skip
             writer.writerow(["" if cell == "nan" else cell for cell in row])
     return out.getvalue()
+
+
+def _ends(item: Figures, known: bool) -> list[str]:
+    """Give the ends of the intervals of ratios, in the order of `RATIOS`."""
+    out = []
+    for key in RATIOS if known else ():
+        interval = item.intervals.get(key)
+        out += [repr(interval.low), repr(interval.high)] if interval else ["", ""]
+    return out
 
 
 def harmless(text: str) -> str:

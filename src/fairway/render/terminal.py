@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fairway.render import companions
 from fairway.render.explain import rule_of_thumb
 from fairway.render.visible import BARS, COLOURS, LEVELS, bits, figure, level, plain, visible
 from fairway.report import Group, Report
@@ -69,6 +70,10 @@ def report(console: Console, item: Report) -> None:
         table.add_row(
             label, Text(shown, style="bold"), Text(span), Text(remark, style="dim"),
         )  # fmt: skip
+    if item.companions is not None:
+        for row in companions.rows(item.companions):
+            bold, dim = Text(row.value, style="bold"), Text(row.remark, style="dim")
+            table.add_row(row.label, bold, Text(row.span), dim)
     console.print(table)
     console.print(Text(extent(item.totals), style="dim"))
     interval = next(iter(item.intervals.values()), None)
@@ -81,8 +86,12 @@ def report(console: Console, item: Report) -> None:
         )
     elif "intervals" in item.reasons:
         console.print(Text(item.reasons["intervals"], style="dim"))
+    if "companions" in item.reasons and item.totals.tokens:
+        why = plain(item.reasons["companions"])
+        console.print(Text(f"no accuracy, entropy and percentiles: {why}", style="dim"))
     if item.groups:
         groups(console, item)
+        companion_groups(console, item)
     for note in item.notes:
         console.print(Text(f"note: {plain(note)}", style="yellow"))
     skipped(console, item)
@@ -122,6 +131,23 @@ def groups(console: Console, item: Report) -> None:
             _, low, high = item.macro["bits_per_byte"]
             span = Interval(low, high, LEVEL, "bootstrap")
         table.add_row("mean (macro)", *cells(macro, span), "")
+    console.print(table)
+
+
+def companion_groups(console: Console, item: Report) -> None:
+    """Print what stands beside perplexity for the report's parts, where it is known."""
+    parts = [(group.name, group.companions) for group in item.groups]
+    parts.append(("all (micro)", item.companions))
+    known = [(name, figures) for name, figures in parts if figures is not None]
+    if len(known) < 2:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("group")
+    for _, label in companions.COLUMNS:
+        table.add_column(label, justify="right", no_wrap=True)
+    for name, figures in known:
+        shown = (companions.shown(key, figures.metrics[key]) for key, _ in companions.COLUMNS)
+        table.add_row(plain(name), *shown)
     console.print(table)
 
 

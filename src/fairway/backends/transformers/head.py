@@ -82,9 +82,9 @@ def score_rows(
 
     Returns:
         On the CPU: ``logprob`` (nats, float64) and, where wanted, ``entropy`` (nats), ``rank``
-        (0 = most likely), ``top`` (id of the most likely token), ``top5`` with ``top5_logprob``
-        (``(rows, 5)``; any number will do) and ``boundary`` (``(rows, k)``, the logarithm of each
-        set's probability, nats).
+        (tokens that are more likely), ``top`` (id of the most likely token), ``top5`` with
+        ``top5_logprob`` (``(rows, 5)``; any number will do) and ``boundary`` (``(rows, k)``, the
+        logarithm of each set's probability, nats).
     """
     kind = hidden.device.type
     size = ROWS.get(kind, ROWS["cpu"])
@@ -173,7 +173,8 @@ class Running:
         target: ``(rows,)`` logits of the targets.
         targets: ``(rows,)`` their ids.
         want: names of further columns.
-        careful: take each tile's own largest logit off before exponentiating.
+        careful: take each tile's own largest logit off before exponentiating, and let logits of
+            minus infinity count nothing in the entropy.
         sets: ``(k, vocabulary)`` booleans: sets of tokens, for ``boundary``.
     """
 
@@ -193,12 +194,15 @@ class Running:
         self.lse = torch.full_like(self.target, float("-inf"))
         self.mean = torch.zeros_like(self.target) if "entropy" in want else None
         self.rank = torch.zeros_like(targets) if "rank" in want else None
+        # The targets' logits as tiles have them, and the largest: equal where a target is first.
+        self.own = self.highest = self.lse
         self.tops = tops(want)
-        self.most = max([*self.tops.values(), 1 if self.rank is not None else 0], default=0)
+        self.most = max(self.tops.values(), default=0)
         self.best: tuple[torch.Tensor, torch.Tensor] | None = None
         self.sets = sets if "boundary" in want else None
         count = 0 if self.sets is None else len(self.sets)
         self.masses = [torch.full_like(self.lse, float("-inf"))] * count
+        self.room: torch.Tensor | None = None
 
     def shift(self, dtype: torch.dtype) -> torch.Tensor:
         """Give the ``(rows,)`` reference that the next tile is computed against.
@@ -206,7 +210,8 @@ class Running:
         Any value that is not far below the largest logit serves; the log-sum-exp so far is close
         to it, where the most frequent tokens come first in the vocabulary.
         """
-        return torch.maximum(self.lse, self.target).to(dtype)
+        known = torch.maximum(self.lse, self.target)
+        return torch.where(torch.isneginf(known), 0.0, known).to(dtype)
 
     def add(self, tile: torch.Tensor, start: int, shift: torch.Tensor) -> None:
         """Add a tile of ``(tokens, rows)`` logits minus shift, the first of them token start."""
@@ -217,29 +222,46 @@ class Running:
         if shift.dtype in FULL:
             # The same product as in the sum, so that its rounding cancels for a likely token.
             self.found = torch.where(inside, own.to(base.dtype) + base, self.found)
-        if self.rank is not None:
-            level = (self.target - base).to(shift.dtype).to(tile.dtype)
-            # Rounded as the tile is; the target itself never counts.
-            self.rank += (tile > level).sum(0) - (inside & (own > level)).long()
         if self.most:
             self._merge(tile, start, base)
         if self.sets is not None:
             self._sum_sets(tile, start, base, self.sets)
-        if self.careful:
-            top = tile.amax(0).clamp_min(-1e30)
+        room = self._room(tile)
+        top = tile.amax(0) if self.rank is not None or self.careful else None
+        if self.rank is not None and top is not None:
+            level = (self.target - base).to(shift.dtype).to(tile.dtype)
+            # Rounded as the tile is; the target itself never counts. Sums of floats are faster
+            # than those of booleans, and exact for any vocabulary below 2^24.
+            above = torch.gt(tile, level, out=room).sum(0).long()
+            self.rank += above - (inside & (own > level)).long()
+            self.own = torch.where(inside, own.to(base.dtype) + base, self.own)
+            self.highest = torch.maximum(self.highest, top.to(base.dtype) + base)
+        if self.careful and top is not None:
+            top = top.clamp_min(-1e30)
             tile -= top
+            tile.clamp_min_(-1e30)
             base = base + top.to(base.dtype)
-        kept = tile.clone() if self.mean is not None else None
-        exps = tile.exp_()
+        exps = torch.exp(tile, out=room)
         sums = exps.sum(0)
         part = sums.to(base.dtype).log() + base
         total = torch.logaddexp(self.lse, part)
-        if self.mean is not None and kept is not None:
-            products = (exps * kept.clamp_min(-1e30)).sum(0)
+        if self.mean is not None:
+            products = tile.mul_(exps).sum(0)
             mean = products.to(base.dtype) / sums.clamp_min(1e-30).to(base.dtype) + base
             before, now = (self.lse - total).exp(), (part - total).exp()
             self.mean = self.mean * before + torch.where(now > 0, mean * now, 0.0)
         self.lse = total
+
+    def _room(self, tile: torch.Tensor) -> torch.Tensor:
+        """Give a place as large as a tile: the same one for every tile, the tile itself if it may.
+
+        Passes over a tile cost what its memory does; new memory would cost more than they.
+        """
+        if self.rank is None and self.mean is None:
+            return tile
+        if self.room is None or len(self.room) < len(tile):
+            self.room = torch.empty_like(tile)
+        return self.room[: len(tile)]
 
     def _merge(self, tile: torch.Tensor, start: int, base: torch.Tensor) -> None:
         """Keep the largest logits seen and their ids, ``(k, rows)``."""
@@ -261,10 +283,13 @@ class Running:
 
     @property
     def overflown(self) -> bool:
-        """Whether a sum left what float32 can hold; behind an infinite one all is no number."""
+        """Whether a sum left what float32 can hold, or met a logit of minus infinity.
+
+        Behind an infinite sum all is no number.
+        """
         over = torch.isposinf(self.lse) | torch.isnan(self.lse)
         if self.mean is not None:
-            over |= torch.isinf(self.mean)
+            over |= ~torch.isfinite(self.mean) & ~torch.isnan(self.lse)
         return bool(over.any())
 
     def columns(self) -> dict[str, torch.Tensor]:
@@ -273,10 +298,10 @@ class Running:
         out = {"logprob": (self.found - self.lse).clamp_max(0.0)}
         if self.mean is not None:
             out["entropy"] = (self.lse - self.mean).clamp_min(0.0)
+        if self.rank is not None:
+            out["rank"] = torch.where(self.own >= self.highest, 0, self.rank.clamp_min(1))
         if self.best is not None:
             values, ids = self.best
-            if self.rank is not None:
-                out["rank"] = torch.where(ids[0] == self.targets, 0, self.rank)
             for name, count in self.tops.items():
                 out[name] = ids[0] if name == "top" else ids[:count].T
                 if name != "top":
@@ -324,7 +349,7 @@ def sums_of(
     """Sum such rows over the vocabulary."""
     rows = _full(logits)
     target = rows.gather(1, targets[:, None]).squeeze(1)
-    running = Running(target, targets, want, sets=sets)
+    running = Running(target, targets, want, True, sets)
     shift = rows.amax(1)
     running.add(rows.T - shift, 0, shift)
     return running

@@ -83,6 +83,8 @@ class TransformersScorer:
 
     ahead = 1
     """Calls of `score` that should be begun before an earlier one is read to its end."""
+    columns = ("entropy", "rank", "top", "window")
+    """What `score` can be asked for besides log-probabilities."""
 
     @property
     def signature(self) -> Signature:
