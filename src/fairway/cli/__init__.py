@@ -8,7 +8,16 @@ import sys
 import typer
 
 from fairway import __version__
-from fairway.cli import comparing, evaluating, examining, listing, scoring, showing, tokenizing
+from fairway.cli import (
+    comparing,
+    curving,
+    evaluating,
+    examining,
+    listing,
+    scoring,
+    showing,
+    tokenizing,
+)
 from fairway.errors import FairwayError
 
 INTERRUPTED = 130
@@ -42,6 +51,7 @@ def _options(
 app.command("score", rich_help_panel="Numbers")(scoring.score)
 app.command("eval", rich_help_panel="Numbers")(evaluating.evaluate)
 app.command("compare", rich_help_panel="Numbers")(comparing.compare)
+app.command("curve", rich_help_panel="Numbers")(curving.curve)
 app.command("show", rich_help_panel="Numbers")(showing.show)
 app.command("doctor", rich_help_panel="Models")(examining.doctor)
 app.command("tokenizers", rich_help_panel="Models")(tokenizing.tokenizers)

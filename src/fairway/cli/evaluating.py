@@ -113,16 +113,17 @@ def evaluate(
         "split_at": split_at, "normalise": normalise,
     }  # fmt: skip
     stop = _precision(precision)
+    models, nested = _expand(model or ["hf:builtin"])
     requests = [
         Request(which, source, {"like": name, **loading}, reading, group_by, texts, stop, seed)
-        for which in model or ["hf:builtin"]
+        for which in models
         for name in names
         for source in data or ["sample:all"]
     ]
     reports: list[Report] = []
     refused: list[tuple[str, str]] = []
     try:
-        _perform(requests, out, cache, reports, refused if like == "all" else None)
+        _perform(requests, out, cache, reports, refused if like == "all" else None, nested)
     except FairwayError:
         # What was computed before the mistake is not lost with it.
         if reports:
@@ -146,6 +147,7 @@ def _perform(
     cache: bool,
     reports: list[Report],
     refused: list[tuple[str, str]] | None,
+    nested: bool = False,
 ) -> None:
     """Evaluate requests in order, a model being loaded once for those that share it.
 
@@ -155,6 +157,7 @@ def _perform(
         cache: use the cache of scores.
         reports: results are appended here, so that a failure does not lose them.
         refused: conventions that do not fit are appended here; None = they are an error.
+        nested: whether out is a folder of runs even of one request.
     """
     from fairway.api import load, perform
     from fairway.cache import ScoreCache
@@ -178,9 +181,9 @@ def _perform(
                 )
                 sample.watch(corpus)
                 folder = out
-                if out is not None and len(requests) > 1:
-                    folder = out / _slug(request.model, request.data, name)
-                with _bar() as show:
+                if out is not None and (nested or len(requests) > 1):
+                    folder = out / run_name(request)
+                with progress_bar() as show:
                     reports.append(
                         perform(
                             request, scorer, corpus, out=folder, cache=scores,
@@ -215,14 +218,12 @@ def run_models(
     Returns:
         For each its run directory and a name that the others do not have.
     """
-    name = str(loading["like"])
     requests = [Request(which, data, loading, reading, group_by) for which in models]
     _perform(requests, folder, True, [], None)
     short = [Path(which.rstrip("/")).name for which in models]
     names = short if len(set(short)) == len(short) else models
     return [
-        (folder / _slug(which, data, name), shown)
-        for which, shown in zip(models, names, strict=True)
+        (folder / run_name(request), shown) for request, shown in zip(requests, names, strict=True)
     ]
 
 
@@ -292,11 +293,21 @@ def _precision(value: str | None) -> float | None:
     return number
 
 
-def _slug(*parts: str) -> str:
+def _expand(models: list[str]) -> tuple[list[str], bool]:
+    """Give the checkpoints that patterns stand for, and whether there was a pattern."""
+    from fairway.checkpoints import expand, several
+
+    found = [one.model for spec in models for one in expand(spec)]
+    return found, any(several(spec) for spec in models)
+
+
+def run_name(request: Request) -> str:
+    """Name a request's run directory in a folder of several."""
+    parts = request.model, request.data, str(request.load["like"])
     return "__".join(re.sub(r"[^A-Za-z0-9._-]+", "-", part.rstrip("/"))[-60:] for part in parts)
 
 
-def _bar() -> AbstractContextManager[Callable[[Progress], None] | None]:
+def progress_bar() -> AbstractContextManager[Callable[[Progress], None] | None]:
     """A progress bar on stderr, only on a terminal."""
     if not sys.stderr.isatty():
         return nullcontext(None)
