@@ -133,12 +133,13 @@ class Curve:
             other = "any other" if len(alike) > 1 else alike[0].title
             return f" and cannot be told apart from {other}."
         near = min(apart, key=lambda place: self.against[place].value)
-        gap = f"{self.steps[near].title} by {span(self.against[near])}"
+        next_one, gap = self.steps[near].title, span(self.against[near])
+        below = f"below {next_one} by {gap}"
+        if len(apart) > 1:
+            below = f"below the other {len(apart)}, the next of them ({next_one}) by {gap}"
         if not alike:
-            rest = "" if len(apart) == 1 else f"each of the other {len(apart)}; below the next, "
-            return f", below {rest}{gap}."
-        rest = "" if len(apart) == 1 else f"the other {len(apart)}; below the next of them, "
-        return f" and cannot be told apart from {listed(alike)}. It is below {rest}{gap}."
+            return f", {below}."
+        return f" and cannot be told apart from {listed(alike)}. It is {below}."
 
     def _forgotten(self) -> str:
         last = self.steps[-1].title

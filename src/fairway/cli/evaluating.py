@@ -15,7 +15,7 @@ import typer
 from fairway.cli import options as o
 from fairway.cli.hinting import Sample, hint
 from fairway.cli.showing import output
-from fairway.errors import FairwayError, InputError, ProtocolError
+from fairway.errors import FairwayError, InputError, ModelError, ProtocolError
 from fairway.request import Request
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def evaluate(
         "split_at": split_at, "normalise": normalise,
     }  # fmt: skip
     stop = _precision(precision)
-    models, nested = _expand(model or ["hf:builtin"])
+    models, damaged = _expand(model or ["hf:builtin"])
     requests = [
         Request(which, source, {"like": name, **loading}, reading, group_by, texts, stop, seed)
         for which in models
@@ -123,7 +123,7 @@ def evaluate(
     reports: list[Report] = []
     refused: list[tuple[str, str]] = []
     try:
-        _perform(requests, out, cache, reports, refused if like == "all" else None, nested)
+        _perform(requests, out, cache, reports, refused if like == "all" else None, damaged)
     except FairwayError:
         # What was computed before the mistake is not lost with it.
         if reports:
@@ -135,10 +135,13 @@ def evaluate(
         from fairway.render.conventions import conventions
 
         conventions(Console(), reports, refused)
+        _say_damaged(damaged)
         return
     for name, reason in refused:
         typer.echo(f"{name}: {reason}", err=True)
-    output(reports, json, md, csv, latex, html, several=like == "all")
+    if reports or not damaged:
+        output(reports, json, md, csv, latex, html, several=like == "all")
+    _say_damaged(damaged)
 
 
 def _perform(
@@ -147,7 +150,7 @@ def _perform(
     cache: bool,
     reports: list[Report],
     refused: list[tuple[str, str]] | None,
-    nested: bool = False,
+    damaged: list[tuple[str, str]] | None = None,
 ) -> None:
     """Evaluate requests in order, a model being loaded once for those that share it.
 
@@ -157,7 +160,8 @@ def _perform(
         cache: use the cache of scores.
         reports: results are appended here, so that a failure does not lose them.
         refused: conventions that do not fit are appended here; None = they are an error.
-        nested: whether out is a folder of runs even of one request.
+        damaged: checkpoints of a pattern that cannot be loaded are appended here, and out is a
+            folder of runs even of one; None = no pattern was given.
     """
     from fairway.api import load, perform
     from fairway.cache import ScoreCache
@@ -181,7 +185,7 @@ def _perform(
                 )
                 sample.watch(corpus)
                 folder = out
-                if out is not None and (nested or len(requests) > 1):
+                if out is not None and (damaged is not None or len(requests) > 1):
                     folder = out / run_name(request)
                 with progress_bar() as show:
                     reports.append(
@@ -196,6 +200,11 @@ def _perform(
                 who = f"{name} ({request.model})" if several else name
                 if (who, str(problem)) not in refused:
                     refused.append((who, str(problem)))
+            except ModelError as problem:
+                if damaged is None:
+                    raise
+                if (request.model, str(problem)) not in damaged:
+                    damaged.append((request.model, str(problem)))
         if loaded is not None and (line := hint(loaded[1], sample)):
             typer.echo(line, err=True)
     finally:
@@ -293,12 +302,20 @@ def _precision(value: str | None) -> float | None:
     return number
 
 
-def _expand(models: list[str]) -> tuple[list[str], bool]:
-    """Give the checkpoints that patterns stand for, and whether there was a pattern."""
+def _expand(models: list[str]) -> tuple[list[str], list[tuple[str, str]] | None]:
+    """Give the checkpoints that patterns stand for, and where to note damaged ones, if any."""
     from fairway.checkpoints import expand, several
 
     found = [one.model for spec in models for one in expand(spec)]
-    return found, any(several(spec) for spec in models)
+    return found, [] if any(several(spec) for spec in models) else None
+
+
+def _say_damaged(damaged: list[tuple[str, str]] | None) -> None:
+    """Name the checkpoints that could not be loaded, and exit with the code of a mistake."""
+    for name, reason in damaged or ():
+        typer.echo(f"fairway: {name} is left out: {reason}", err=True)
+    if damaged:
+        raise typer.Exit(2)
 
 
 def run_name(request: Request) -> str:

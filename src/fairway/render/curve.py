@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.console import Group as Stack
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -17,22 +18,20 @@ from fairway.render.tables import harmless
 from fairway.render.visible import BARS, figure, plain
 from fairway.report import Group, Report
 
-DOMAINS = 6
-"""Domains with a column on a terminal; all are in CSV, JSON and Markdown."""
+HEADS = ("step", "", "nats/token", "perplexity", "bits/byte", "95% interval")
+NUMBERS, STEPS = 70, 14
+"""Characters that the numbers of all take, and those of a column of steps."""
 
 
 def curve(console: Console, item: Curve) -> None:
     """Print the steps, a line of bars for all and each domain, and what the tests say."""
     names = item.domains
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for head in ("step", "", "nats/token", "perplexity", "bits/byte", "95% interval"):
-        table.add_column(head, justify="right" if head else "left", no_wrap=True)
-    for head in names[:DOMAINS]:
-        table.add_column(plain(head), justify="right")
-    for place in range(len(item.steps)):
-        style = "bold green" if place == item.best else ""
-        table.add_row(*_cells(item, place, names[:DOMAINS]), style=style)
-    console.print(Panel(table, title="Training", title_align="left", expand=False))
+    width = sum(max(len(plain(name)), 6) + 2 for name in names)
+    together = width <= console.width - NUMBERS
+    parts: list[Table | Text] = [_table(item, names if together else (), numbers=True)]
+    if not together:
+        parts += [Text(), *(_table(item, some, numbers=False) for some in _rows(names, console))]
+    console.print(Panel(Stack(*parts), title="Training", title_align="left", expand=False))
     bars = Table.grid(padding=(0, 2, 0, 0))
     for name in (None, *names):
         values = [_bits(part(step, name)) for step in item.steps]
@@ -46,19 +45,40 @@ def curve(console: Console, item: Curve) -> None:
     for line in item.sentences():
         console.print(Text(plain(line)))
     data = item.steps[0].side.report
-    lines = []
-    if len(names) > DOMAINS:
-        lines.append(f"{len(names) - DOMAINS} further domains are in --csv, --md and --json")
-    lines.append(
-        f"{plain(data.data)}, {data.totals.documents:,} documents; columns of domains are bits per "
-        "byte; ✓ lowest, ≈ not told apart from it"
-    )
-    lines.append(
-        "All steps read the same documents: paired tests tell apart what the intervals, which "
-        "are those of one step alone, do not"
-    )
-    for line in lines:
+    domains = "columns of domains are bits per byte; " if names else ""
+    for line in (
+        f"{plain(data.data)}, {data.totals.documents:,} documents; {domains}✓ lowest, ≈ not told "
+        "apart from it",
+        "an interval is one step's own: paired tests on the same documents tell steps apart that "
+        "lie inside each other's intervals",
+    ):
         console.print(Text(line, style="dim"))
+
+
+def _table(item: Curve, names: Sequence[str], numbers: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    heads = HEADS if numbers else HEADS[:1]
+    for head in (*heads, *map(plain, names)):
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for place in range(len(item.steps)):
+        cells = _cells(item, place, names)
+        style = "bold green" if place == item.best else ""
+        table.add_row(*(cells if numbers else [cells[0], *cells[len(HEADS) :]]), style=style)
+    return table
+
+
+def _rows(names: Sequence[str], console: Console) -> list[list[str]]:
+    """Cut domains into tables that fit beside the steps."""
+    out: list[list[str]] = [[]]
+    room = left = max(20, console.width - STEPS)
+    for name in names:
+        size = max(len(plain(name)), 6) + 2
+        if out[-1] and size > left:
+            out.append([])
+            left = room
+        out[-1].append(name)
+        left -= size
+    return out
 
 
 def _mark(item: Curve, place: int) -> str:
@@ -105,7 +125,7 @@ def sparkline(values: Sequence[float]) -> str:
 def markdown(item: Curve) -> str:
     """Give a Markdown table and the sentences below it."""
     names = item.domains
-    header = ["step", "", "nats/token", "perplexity", "bits/byte", "95% interval", *names]
+    header = [*HEADS, *names]
     rows = [
         "| " + " | ".join(map(_escape, header)) + " |",
         "|---:|---|" + "---:|" * (len(header) - 2),

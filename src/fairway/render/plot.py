@@ -66,7 +66,7 @@ def draw(item: Curve, path: Path) -> None:
         axes.set_title(_safe(f"{report.data}, {report.totals.documents:,} documents{more}"))
         axes.set_xlabel("training step")
         axes.set_ylabel(f"bits per byte (band: {item.level:.0%} interval)")
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
