@@ -49,7 +49,10 @@ def _options(
 
 
 app.command("score", rich_help_panel="Numbers")(scoring.score)
-app.command("eval", rich_help_panel="Numbers")(evaluating.evaluate)
+# What a shell made of an unquoted pattern gets a sentence of its own.
+app.command("eval", rich_help_panel="Numbers", context_settings={"allow_extra_args": True})(
+    evaluating.evaluate
+)
 app.command("compare", rich_help_panel="Numbers")(comparing.compare)
 app.command("curve", rich_help_panel="Numbers")(curving.curve)
 app.command("show", rich_help_panel="Numbers")(showing.show)

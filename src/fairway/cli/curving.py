@@ -87,12 +87,15 @@ def curve(
         return
     if data == "-":
         raise InputError("Standard input can be read once only; give --data a file.")
+    from fairway.cli.evaluating import READING
+
     loading = {
         "like": like, "prefix": prefix, "max_length": max_length, "stride": stride,
         "dtype": dtype, "device": device, "threads": threads,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    asked = Request("", data, loading, {"limit": limit}, group_by, seed=seed)
+    # As eval asks, so that both can go on with the same run directories.
+    asked = Request("", data, loading, {**READING, "limit": limit}, group_by, seed=seed)
     with ExitStack() as stack:
         from fairway.cache import ScoreCache
         from fairway.ledger import Ledger
@@ -327,12 +330,13 @@ def _read(given: list[Path]) -> list[tuple[Checkpoint, Side]]:
         )
     out = []
     for path in given:
-        if (path / "config.json").is_file() and not (path / SETTINGS).exists():
+        inner = [] if (path / SETTINGS).exists() else sorted(path.glob(f"*/{SETTINGS}"))
+        models = [*path.glob("config.json"), *path.glob("*/config.json")]
+        if models and not inner and not (path / SETTINGS).exists():
             raise InputError(
-                f"{path} is a model and not a run; give it as --model 'DIR/checkpoint-*', in "
+                f"{path} holds models and no runs; give them as --model 'DIR/checkpoint-*', in "
                 "quotes."
             )
-        inner = [] if (path / SETTINGS).exists() else sorted(path.glob(f"*/{SETTINGS}"))
         finished = [one.parent for one in inner if (one.parent / REPORT).exists()]
         for one in inner:
             if one.parent not in finished:

@@ -22,10 +22,21 @@ if TYPE_CHECKING:
     from fairway.evaluation import Progress
     from fairway.report import Report
 
+READING: dict[str, Any] = {
+    "text_field": "text", "id_field": None, "context_field": None, "split": None, "limit": None,
+    "sample": None, "strict": False, "chat": False, "ids_field": None, "bytes_field": None,
+    "split_at": None, "normalise": None,
+}  # fmt: skip
+"""What a run directory keeps of how the corpus is read, where no option says otherwise."""
+
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
-        list[str] | None, typer.Option(help="KIND:NAME, a hub id or a folder; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="KIND:NAME, a hub id, a folder, or 'DIR/checkpoint-*' in quotes; may be repeated."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="File, folder, glob, name or -; may be repeated.")
@@ -95,6 +106,11 @@ def evaluate(
     """Evaluate models on corpora, with intervals and a signature."""
     from fairway.protocol import CONVENTIONS
 
+    if context.args:
+        raise InputError(
+            f"{context.args[0]} belongs to no option. Put a pattern into quotes, so that the shell "
+            "leaves it alone: --model 'DIR/checkpoint-*'."
+        )
     if repeat is not None:
         _repeat(repeat, model or [], data or [], out, (json, md, csv, latex, html))
         return
