@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 CORE = (
     "errors", "hub", "text", "windows", "signature", "scores", "statistics", "corpus",
     "protocol", "scorer", "report", "record", "request", "repeat", "store", "cache", "run",
-    "evaluation", "render", "cli", "tokenizers",
+    "evaluation", "render", "cli", "tokenizers", "checkpoints", "ledger", "curve",
 )  # fmt: skip
 
 
