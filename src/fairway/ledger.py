@@ -21,6 +21,8 @@ from fairway.request import IGNORED, Request
 NOTES, REPLACED = "checkpoints.json", "replaced"
 PACE = ("threads", "batch_tokens")
 """Options of loading that change no number."""
+USUAL = {"dtype": "auto", "device": "auto", "text_field": "text"}
+"""Options that say the same when they are left away."""
 
 
 class Ledger:
@@ -170,9 +172,9 @@ def alike(settings: Mapping[str, Any], request: Request) -> bool:
 
 
 def _told(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Leave out what is not set and what only changes the pace."""
+    """Leave out what is not set, what is as usual, and what only changes the pace."""
     return {
         key: value
         for key, value in (options or {}).items()
-        if key not in PACE and value is not None and value is not False
+        if key not in PACE and value not in (None, False) and value != USUAL.get(key)
     }
