@@ -41,7 +41,8 @@ def curve(console: Console, item: Curve) -> None:
                 Text("all" if name is None else plain(name)), Text(sparkline(values)),
                 Text(f"{figure(known[0])} to {figure(known[-1])}, lowest {figure(min(known))}"),
             )  # fmt: skip
-    console.print(bars)
+    if bars.row_count:
+        console.print(bars)
     for line in item.sentences():
         console.print(Text(plain(line)))
     data = item.steps[0].side.report
