@@ -19,7 +19,7 @@ CORE = (
     "protocol", "scorer", "report", "record", "request", "repeat", "store", "cache", "run",
     "evaluation", "longcontext", "render", "cli", "tokenizers", "words", "segmenters", "segments",
     "where", "pairs", "comparable", "comparison", "choices", "accuracy", "flips", "logs", "fair",
-    "distributions", "divergence", "variants",
+    "distributions", "divergence", "variants", "checkpoints", "ledger", "curve",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from fairway.cli import (
     choosing,
     comparing,
     contexts,
+    curving,
     evaluating,
     examining,
     listing,
@@ -50,9 +51,13 @@ def _options(
 
 
 app.command("score", rich_help_panel="Numbers")(scoring.score)
-app.command("eval", rich_help_panel="Numbers")(evaluating.evaluate)
+# What a shell made of an unquoted pattern gets a sentence of its own.
+app.command("eval", rich_help_panel="Numbers", context_settings={"allow_extra_args": True})(
+    evaluating.evaluate
+)
 app.command("compare", rich_help_panel="Numbers")(comparing.compare)
 app.command("context", rich_help_panel="Numbers")(contexts.context)
+app.command("curve", rich_help_panel="Numbers")(curving.curve)
 app.command("show", rich_help_panel="Numbers")(showing.show)
 app.command("choose", rich_help_panel="Numbers")(choosing.choose)
 app.command("doctor", rich_help_panel="Models")(examining.doctor)

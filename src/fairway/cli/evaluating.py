@@ -15,17 +15,28 @@ import typer
 from fairway.cli import options as o
 from fairway.cli.hinting import Sample, hint
 from fairway.cli.showing import output
-from fairway.errors import FairwayError, InputError, ProtocolError
+from fairway.errors import FairwayError, InputError, ModelError, ProtocolError
 from fairway.request import Request
 
 if TYPE_CHECKING:
     from fairway.evaluation import Progress
     from fairway.report import Report
 
+READING: dict[str, Any] = {
+    "text_field": "text", "id_field": None, "context_field": None, "split": None, "limit": None,
+    "sample": None, "strict": False, "chat": False, "ids_field": None, "bytes_field": None,
+    "split_at": None, "normalise": None,
+}  # fmt: skip
+"""What a run directory keeps of how the corpus is read, where no option says otherwise."""
+
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
-        list[str] | None, typer.Option(help="KIND:NAME, a hub id or a folder; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="KIND:NAME, a hub id, a folder, or 'DIR/checkpoint-*' in quotes; may be repeated."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="File, folder, glob, name or -; may be repeated.")
@@ -98,6 +109,11 @@ def evaluate(
     """Evaluate models on corpora, with intervals and a signature."""
     from fairway.protocol import CONVENTIONS
 
+    if context.args:
+        raise InputError(
+            f"{context.args[0]} belongs to no option. Put a pattern into quotes, so that the shell "
+            "leaves it alone: --model 'DIR/checkpoint-*'."
+        )
     if repeat is not None:
         _repeat(repeat, model or [], data or [], out, (json, md, csv, latex, html))
         return
@@ -116,6 +132,7 @@ def evaluate(
         "split_at": split_at, "normalise": normalise,
     }  # fmt: skip
     stop = _precision(precision)
+    models, damaged = _expand(model or ["hf:builtin"])
     requests = [
         Request(
             which,
@@ -128,14 +145,14 @@ def evaluate(
             seed,
             companions,
         )
-        for which in model or ["hf:builtin"]
+        for which in models
         for name in names
         for source in data or ["sample:all"]
     ]
     reports: list[Report] = []
     refused: list[tuple[str, str]] = []
     try:
-        _perform(requests, out, cache, reports, refused if like == "all" else None)
+        _perform(requests, out, cache, reports, refused if like == "all" else None, damaged)
     except FairwayError:
         # What was computed before the mistake is not lost with it.
         if reports:
@@ -147,10 +164,13 @@ def evaluate(
         from fairway.render.conventions import conventions
 
         conventions(Console(), reports, refused)
+        _say_damaged(damaged)
         return
     for name, reason in refused:
         typer.echo(f"{name}: {reason}", err=True)
-    output(reports, json, md, csv, latex, html, several=like == "all")
+    if reports or not damaged:
+        output(reports, json, md, csv, latex, html, several=like == "all")
+    _say_damaged(damaged)
 
 
 def _perform(
@@ -159,6 +179,7 @@ def _perform(
     cache: bool,
     reports: list[Report],
     refused: list[tuple[str, str]] | None,
+    damaged: list[tuple[str, str]] | None = None,
 ) -> None:
     """Evaluate requests in order, a model being loaded once for those that share it.
 
@@ -168,6 +189,8 @@ def _perform(
         cache: use the cache of scores.
         reports: results are appended here, so that a failure does not lose them.
         refused: conventions that do not fit are appended here; None = they are an error.
+        damaged: checkpoints of a pattern that cannot be loaded are appended here, and out is a
+            folder of runs even of one; None = no pattern was given.
     """
     from fairway.api import load, perform
     from fairway.cache import ScoreCache
@@ -191,9 +214,9 @@ def _perform(
                 )
                 sample.watch(corpus)
                 folder = out
-                if out is not None and len(requests) > 1:
-                    folder = out / _slug(request.model, request.data, name)
-                with _bar() as show:
+                if out is not None and (damaged is not None or len(requests) > 1):
+                    folder = out / run_name(request)
+                with progress_bar() as show:
                     reports.append(
                         perform(
                             request, scorer, corpus, out=folder, cache=scores,
@@ -206,6 +229,11 @@ def _perform(
                 who = f"{name} ({request.model})" if several else name
                 if (who, str(problem)) not in refused:
                     refused.append((who, str(problem)))
+            except ModelError as problem:
+                if damaged is None:
+                    raise
+                if (request.model, str(problem)) not in damaged:
+                    damaged.append((request.model, str(problem)))
         if loaded is not None and (line := hint(loaded[1], sample)):
             typer.echo(line, err=True)
     finally:
@@ -228,14 +256,12 @@ def run_models(
     Returns:
         For each its run directory and a name that the others do not have.
     """
-    name = str(loading["like"])
     requests = [Request(which, data, loading, reading, group_by) for which in models]
     _perform(requests, folder, True, [], None)
     short = [Path(which.rstrip("/")).name for which in models]
     names = short if len(set(short)) == len(short) else models
     return [
-        (folder / _slug(which, data, name), shown)
-        for which, shown in zip(models, names, strict=True)
+        (folder / run_name(request), shown) for request, shown in zip(requests, names, strict=True)
     ]
 
 
@@ -305,11 +331,29 @@ def _precision(value: str | None) -> float | None:
     return number
 
 
-def _slug(*parts: str) -> str:
+def _expand(models: list[str]) -> tuple[list[str], list[tuple[str, str]] | None]:
+    """Give the checkpoints that patterns stand for, and where to note damaged ones, if any."""
+    from fairway.checkpoints import expand, several
+
+    found = [one.model for spec in models for one in expand(spec)]
+    return found, [] if any(several(spec) for spec in models) else None
+
+
+def _say_damaged(damaged: list[tuple[str, str]] | None) -> None:
+    """Name the checkpoints that could not be loaded, and exit with the code of a mistake."""
+    for name, reason in damaged or ():
+        typer.echo(f"fairway: {name} is left out: {reason}", err=True)
+    if damaged:
+        raise typer.Exit(2)
+
+
+def run_name(request: Request) -> str:
+    """Name a request's run directory in a folder of several."""
+    parts = request.model, request.data, str(request.load["like"])
     return "__".join(re.sub(r"[^A-Za-z0-9._-]+", "-", part.rstrip("/"))[-60:] for part in parts)
 
 
-def _bar() -> AbstractContextManager[Callable[[Progress], None] | None]:
+def progress_bar() -> AbstractContextManager[Callable[[Progress], None] | None]:
     """A progress bar on stderr, only on a terminal."""
     if not sys.stderr.isatty():
         return nullcontext(None)
