@@ -148,7 +148,7 @@ def evaluate(
         for which in models
         for name in names
         for source in data or ["sample:all"]
-    ]
+    ]  # fmt: skip
     reports: list[Report] = []
     refused: list[tuple[str, str]] = []
     try:
@@ -250,13 +250,14 @@ def run_models(
     reading: dict[str, Any],
     group_by: str | None,
     folder: Path,
+    texts: bool = False,
 ) -> list[tuple[Path, str]]:
     """Evaluate models on one corpus, each into a run directory of its own.
 
     Returns:
         For each its run directory and a name that the others do not have.
     """
-    requests = [Request(which, data, loading, reading, group_by) for which in models]
+    requests = [Request(which, data, loading, reading, group_by, texts) for which in models]
     _perform(requests, folder, True, [], None)
     short = [Path(which.rstrip("/")).name for which in models]
     names = short if len(set(short)) == len(short) else models
