@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import fairway
 from fairway import api, blocks, companions, evaluation, record, run
@@ -41,7 +42,8 @@ from fairway.companions import (
 )
 from fairway.corpus import Document, read
 from fairway.protocol import convention
-from fairway.render import tables
+from fairway.render import tables, terminal
+from fairway.render.companions import COLUMNS, shown
 from fairway.render.explain import explain
 from fairway.report import Report, dumps, from_json, summarize
 from fairway.request import Request
@@ -510,6 +512,24 @@ def test_reports_carry_them(small: str, corpus: Path) -> None:
     frame = report.to_frame()
     assert frame["top1_accuracy"][0] == report.companions.metrics["top1_accuracy"]
     assert "over-confident" in explain(report) and "% of the tokens" in explain(report)
+
+
+@pytest.mark.parametrize("width", [30, 80])
+def test_terminals_lose_no_figure(small: str, corpus: Path, width: int) -> None:
+    report = perform(fairway.load(small), corpus, None)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    terminal.report(console, report)
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue()
+    body = [line for line in printed.splitlines() if not line.startswith("signature")]
+    assert max(map(len, body)) <= width
+    assert report.companions is not None
+    row = [shown(key, report.companions.metrics[key]) for key, _ in COLUMNS]
+    assert width < 80 or "  ".join(row).split() in [line.split()[2:] for line in body]
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    terminal.companion_groups(console, report)
+    assert isinstance(console.file, io.StringIO)
+    assert "…" not in console.file.getvalue()
 
 
 def test_the_command_line(small: str, corpus: Path, tmp_path: Path) -> None:

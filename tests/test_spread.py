@@ -56,6 +56,9 @@ def test_a_run_on_two(small: str, two: Any, tmp_path: Path, monkeypatch: Any) ->
     assert abs(report.totals.nll - alone.totals.nll) < 1e-3
     assert (report.totals.tokens, report.totals.bytes) == (alone.totals.tokens, alone.totals.bytes)
     assert report.signature == alone.signature
+    assert report.companions is not None and alone.companions is not None
+    gap = report.companions.metrics["entropy"] - alone.companions.metrics["entropy"]
+    assert abs(gap) < 1e-5
     assert sum(1 for _ in run.read_blocks(tmp_path / "run")) > 5
 
 

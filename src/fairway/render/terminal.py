@@ -142,9 +142,9 @@ def companion_groups(console: Console, item: Report) -> None:
     if len(known) < 2:
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("group")
+    table.add_column("group", overflow="fold")
     for _, label in companions.COLUMNS:
-        table.add_column(label, justify="right", no_wrap=True)
+        table.add_column(label, justify="right", overflow="fold")
     for name, figures in known:
         shown = (companions.shown(key, figures.metrics[key]) for key, _ in companions.COLUMNS)
         table.add_row(plain(name), *shown)
