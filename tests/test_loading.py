@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +193,26 @@ def test_extra_columns(small: str) -> None:
     target = logp.gather(1, torch.tensor(ids[1:])[:, None])
     assert score.extras["rank"].tolist() == (logp > target).sum(-1).tolist()
     assert score.extras["top"].tolist() == logp.argmax(-1).tolist()
+
+
+def test_revisions_of_the_hub_are_told_apart(small: str, tmp_path: Path) -> None:
+    """Without the commit in the signature, the cache would give one's scores for the other's."""
+    repo = tmp_path / "hub" / "models--org--model"
+    (repo / "refs").mkdir(parents=True)
+    for name, commit in (("step1", "a" * 40), ("step2", "b" * 40)):
+        shutil.copytree(small, repo / "snapshots" / commit)
+        (repo / "refs" / name).write_text(commit)
+    path = repo / "snapshots" / ("b" * 40) / "model.safetensors"
+    kept = load_file(path)
+    save_file({name: one * 1.1 for name, one in kept.items()}, path, {"format": "pt"})
+    offline = {**os.environ, "HF_HUB_CACHE": str(repo.parent), "HF_HUB_OFFLINE": "1"}
+    out = subprocess.run(
+        [sys.executable, "-m", "fairway", "eval", "--data", "sample:news", "--limit", "4", "--json",
+         "--model", "org/model@step1", "--model", "org/model@step2"],
+        capture_output=True, text=True, env=offline,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    first, second = json.loads(out.stdout)["reports"]
+    fields = [one["signature_fields"]["revision"] for one in (first, second)]
+    assert fields == ["a" * 40, "b" * 40]
+    assert first["metrics"]["nll"] != second["metrics"]["nll"]

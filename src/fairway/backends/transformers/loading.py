@@ -137,6 +137,9 @@ def load(
         )
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         weights = identity.folder_hash(path) if local else None
+        commit = None if local else _commit(config, name, revision)
+        if not local and commit is None:
+            weights = identity.module_hash(model)
         adapted = None
         if adapter:
             model, adapted = _adapt(model, adapter)
@@ -165,24 +168,30 @@ def load(
         model.eval(),
         tokenizer,
         BUILTIN if name in ("", BUILTIN) else (path.name if local else name),
-        getattr(model.config, "_commit_hash", None),
+        commit,
         weights,
         adapted,
         str(model.dtype).removeprefix("torch."),
         _quantisation(model),
         positions(model.config),
-        stored=_stored(path if local else None, name, config, dtype),
+        stored=_stored(path if local else None, name, commit, config, dtype),
     )
 
 
-def _stored(folder: Path | None, name: str, config: Any, dtype: str) -> int | None:
+def _commit(config: Any, name: str, revision: str | None) -> str | None:
+    # transformers noted it in the configuration until version 5.
+    noted = getattr(config, "_commit_hash", None)
+    return str(noted) if noted else hub.commit(name, revision)
+
+
+def _stored(
+    folder: Path | None, name: str, commit: str | None, config: Any, dtype: str
+) -> int | None:
     """Give the bytes of a model's weights on disk; None where it is asked for in another dtype."""
     if dtype != "auto" and DTYPES.get(dtype) != getattr(config, "dtype", None):
         return None
     if folder is None:
-        found = try_to_load_from_cache(
-            name, "config.json", revision=getattr(config, "_commit_hash", None)
-        )
+        found = try_to_load_from_cache(name, "config.json", revision=commit)
         folder = Path(found).parent if isinstance(found, str) else None
     files = identity.weight_files(folder) if folder is not None else []
     return sum(path.stat().st_size for path in files) or None
