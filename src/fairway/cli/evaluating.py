@@ -259,11 +259,16 @@ def run_models(
     """
     requests = [Request(which, data, loading, reading, group_by, texts) for which in models]
     _perform(requests, folder, True, [], None)
-    short = [Path(which.rstrip("/")).name for which in models]
-    names = short if len(set(short)) == len(short) else models
+    names = short_names(models)
     return [
         (folder / run_name(request), shown) for request, shown in zip(requests, names, strict=True)
     ]
+
+
+def short_names(models: list[str]) -> list[str]:
+    """Call models by the last part of their names, and wholly where two would be called alike."""
+    short = [Path(which.rstrip("/").removeprefix("hf:")).name for which in models]
+    return short if len(set(short)) == len(short) else models
 
 
 def _repeat(

@@ -68,6 +68,7 @@ def of_fair(
     """
     from fairway import fair
     from fairway.api import load
+    from fairway.cli.evaluating import short_names
     from fairway.corpus import read
     from fairway.errors import ProtocolError
 
@@ -106,9 +107,9 @@ def of_fair(
         scorer.notes.append(note)
 
     return [
-        _evaluated(name, Path(name.rstrip("/")).name, (corpus, cut), loading, group_by, texts,
+        _evaluated(name, shown, (corpus, cut), loading, group_by, texts,
                    _inside(out, name), prepare)
-        for name in models
+        for name, shown in zip(models, short_names(models), strict=True)
     ]  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def intervals(spans: Sequence[Span], unit: str) -> str:
     for tick in _ticks(low, high):
         parts.append(
             f'<line class="axis" x1="{at(tick)}" x2="{at(tick)}" y1="{bottom}" y2="{bottom + 5}"/>'
-            f'<text x="{at(tick)}" y="{bottom + 19}" text-anchor="middle">{tick:+g}</text>'
+            f'<text x="{at(tick)}" y="{bottom + 19}" text-anchor="middle">{_told(tick)}</text>'
         )
     parts.append(
         f'<text x="{LEFT + room / 2}" y="{bottom + 37}" text-anchor="middle">{escape(unit)}</text>'
@@ -95,9 +95,13 @@ def _mark(verdict: str, x: float, y: float) -> str:
     return f'<polygon class="{verdict}" points="{points}"/>'
 
 
+def _told(tick: float) -> str:
+    return f"{tick:+g}" if tick else "0"
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Four to six round values."""
     step = 10 ** math.floor(math.log10((high - low) / 4))
-    step = next(step * times for times in (1, 2, 5, 10) if (high - low) / (step * times) <= 5)
+    step = next(step * times for times in (1, 2, 5, 10) if (high - low) / (step * times) <= 6)
     first = math.ceil(low / step)
     return [round(step * place, 12) for place in range(first, math.floor(high / step) + 1)]

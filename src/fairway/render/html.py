@@ -21,7 +21,7 @@ MOST_TOKENS = 20_000
 """Tokens drawn on a page, which keeps it below 2 MB."""
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --dim: #777; }
+:root { color-scheme: light dark; --line: #8884; --dim: light-dark(#666, #a0a0a0); }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
   overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }

@@ -31,7 +31,9 @@ STYLE = (
 .two > div { min-width: 0; }
 @media (max-width: 48rem) { .two { grid-template-columns: 1fr; } }
 mark { background: none; color: inherit; font-weight: 700; text-decoration: underline; }
-td.text { text-align: left; font-family: ui-monospace, monospace; font-size: .85rem; }
+td, th { overflow-wrap: normal; white-space: nowrap; }
+td.text { text-align: left; font-family: ui-monospace, monospace; font-size: .85rem;
+  white-space: normal; overflow-wrap: anywhere; min-width: 14rem; }
 summary { cursor: pointer; margin-top: 1rem; font-weight: 600; }
 @media print { body { margin: 0; max-width: none; } details::details-content { display: block; }
   svg.fw, table, .fw-heat { break-inside: avoid; } }

@@ -13,8 +13,8 @@ SHOWN = 6
 """Gains and losses shown on either side."""
 TITLES = (
     ("kinds", "what the text consists of"),
-    ("places", "bytes from the document's beginning"),
-    ("words", "how often the word stands in these texts"),
+    ("places", "place in the document, bytes"),
+    ("words", "how often the word occurs"),
 )
 
 
