@@ -57,12 +57,12 @@ app.command("eval", rich_help_panel="Numbers", context_settings={"allow_extra_ar
 )
 app.command("compare", rich_help_panel="Numbers")(comparing.compare)
 app.command("context", rich_help_panel="Numbers")(contexts.context)
-app.command("curve", rich_help_panel="Numbers")(curving.curve)
 app.command("show", rich_help_panel="Numbers")(showing.show)
 app.command("choose", rich_help_panel="Numbers")(choosing.choose)
 app.command("doctor", rich_help_panel="Models")(examining.doctor)
 app.command("tokenizers", rich_help_panel="Models")(tokenizing.tokenizers)
 app.command("list", rich_help_panel="Models")(listing.list_)
+app.command("curve", rich_help_panel="Training")(curving.curve)
 
 
 def main() -> None:
