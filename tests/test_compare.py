@@ -147,6 +147,16 @@ def test_tests_that_disagree_are_said(runs: Path) -> None:
     assert found.verdict == "undecided" and "and tests disagree" in found.sentence()
 
 
+def test_a_document_that_most_rests_on_is_named(runs: Path) -> None:
+    a, b = sides(runs, "a", "b")
+    assert not any("variance" in line for line in comparison.compare(a, b).warnings)
+    odd = b.records[3]
+    odd = replace(odd, totals=replace(odd.totals, nll=odd.totals.nll + 5000))
+    changed = replace(b, records=(*b.records[:3], odd, *b.records[4:]))
+    found = comparison.compare(a, changed).warnings
+    assert any(odd.id in line and "of the difference's variance" in line for line in found)
+
+
 def test_several_runs_are_ranked(runs: Path) -> None:
     a, b = sides(runs, "a", "b")
     ranking = comparison.rank([b, a, replace(a, name="twin")])

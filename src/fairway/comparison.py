@@ -18,11 +18,13 @@ from fairway.errors import InputError
 from fairway.pairs import Difference, Paired, benjamini_hochberg, difference, holm
 from fairway.record import Record
 from fairway.scores import number
-from fairway.statistics import LEVEL
+from fairway.statistics import FEW, LEVEL
 
 LN2 = math.log(2)
 CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
 """How p values of several groups are corrected: for any error, or for the share of errors."""
+SWAY = 0.5
+"""Share of a difference's variance from which on one document is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +217,28 @@ def compare(
         correction,
         macro,
         allowed,
-        warnings(first, second),
+        (*warnings(first, second), *_sway(kept, byte)),
     )
+
+
+def _sway(kept: Sequence[tuple[Record, Record]], found: Difference) -> list[str]:
+    """Name the document that most of the variance rests on, if one does.
+
+    Samples that lack such a document have intervals that do not know of it: with one licence in
+    Chinese among 47 in English, 95% intervals covered 75% (`bench/coverage.py`).
+    """
+    apart = np.array([b.totals.nll - a.totals.nll for a, b in kept])
+    squares = (apart - found.value * np.array([a.totals.bytes for a, _ in kept])) ** 2
+    if len(kept) < FEW[0] or not squares.sum() > 0:
+        return []
+    at = int(np.argmax(squares))
+    share = float(squares[at] / squares.sum())
+    if share < SWAY:
+        return []
+    return [
+        f"{kept[at][0].id} alone makes {share:.0%} of the difference's variance: look at it, and "
+        "mind that a sample without it would have had a narrower interval"
+    ]
 
 
 def _difference(
