@@ -4,9 +4,9 @@
 
 Populations of real texts are scored whole, so that the truth is known; then 40 documents are drawn
 with replacement, 20,000 times, and each time the intervals and tests that fairway prints are made.
-`POPULATIONS` and `MODELS` were fixed before the first result, and all of them are published. The RWKV
-model has no token to begin with, so that the first byte of each text is not scored; where it is paired
-with another, that byte is missing on its side.
+`POPULATIONS` and `MODELS` were fixed before the first result, and all of them are published. The
+RWKV model has no token to begin with, so that the first byte of each text is not scored; where it
+is paired with another, that byte is missing on its side.
 """
 
 from __future__ import annotations

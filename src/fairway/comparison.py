@@ -23,6 +23,8 @@ from fairway.statistics import FEW, LEVEL
 LN2 = math.log(2)
 CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
 """How p values of several groups are corrected: for any error, or for the share of errors."""
+TITLES = {"holm": "Holm", "bh": "BH"}
+"""What tables call them."""
 SWAY = 0.5
 """Share of a difference's variance from which on one document is named."""
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairway.comparison import LN2, Comparison, Ranking
+from fairway.comparison import TITLES as CORRECTED
 from fairway.pairs import POWER, Difference
 from fairway.render.tables import harmless, tex
 from fairway.render.visible import figure, plain
@@ -75,7 +76,14 @@ def groups(console: Console, item: Comparison) -> None:
     """Print the groups' differences, with p values corrected for their number."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("group")
-    for name in ("bits/byte", "interval", "bits", "wins", f"p ({item.correction})", "docs"):
+    for name in (
+        "bits/byte",
+        "interval",
+        "bits",
+        "wins",
+        f"p ({CORRECTED[item.correction]})",
+        "docs",
+    ):
         table.add_column(name, justify="right")
     for name, one in (*item.groups.items(), ("all (micro)", item.byte)):
         p = item.adjusted.get(name)

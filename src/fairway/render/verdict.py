@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from fairway.comparison import LN2, Comparison
+from fairway.comparison import TITLES as CORRECTED
 from fairway.pairs import Difference
 from fairway.render import charts, html
 from fairway.render.charts import Span
@@ -157,7 +158,7 @@ def _groups(item: Comparison) -> str:
     if item.macro is not None:
         rows.append([_cell(c) for c in ("mean (macro)", f"{item.macro / LN2:+.4f}", *[""] * 5)])
     header = (
-        "group", "bits per byte", "95% interval", "bits", "likelier in", f"p ({item.correction})",
+        "group", "bits per byte", "95% interval", "bits", "likelier in", f"p ({CORRECTED[item.correction]})",
         "documents",
     )  # fmt: skip
     return "<h3>Groups</h3>" + _table(header, rows)
