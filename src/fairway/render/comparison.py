@@ -86,10 +86,10 @@ def groups(console: Console, item: Comparison) -> None:
     ):
         table.add_column(name, justify="right")
     for name, one in (*item.groups.items(), ("all (micro)", item.byte)):
-        p = item.adjusted.get(name)
+        adjusted = item.adjusted.get(name)
         table.add_row(
             plain(name), *_span(one, 1 / LN2), f"{one.relative:+.1%}", f"{one.wins:.0%}",
-            "-" if p is None else f"{p:.2g}", f"{one.documents:,}",
+            "-" if adjusted is None else f"{adjusted:.2g}", f"{one.documents:,}",
         )  # fmt: skip
     if item.macro is not None and len(item.groups) > 1:
         table.add_row("mean (macro)", f"{item.macro / LN2:+.4f}")

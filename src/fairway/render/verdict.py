@@ -158,8 +158,8 @@ def _groups(item: Comparison) -> str:
     if item.macro is not None:
         rows.append([_cell(c) for c in ("mean (macro)", f"{item.macro / LN2:+.4f}", *[""] * 5)])
     header = (
-        "group", "bits per byte", "95% interval", "bits", "likelier in", f"p ({CORRECTED[item.correction]})",
-        "documents",
+        "group", "bits per byte", "95% interval", "bits", "likelier in",
+        f"p ({CORRECTED[item.correction]})", "documents",
     )  # fmt: skip
     return "<h3>Groups</h3>" + _table(header, rows)
 
