@@ -157,6 +157,14 @@ def test_a_document_that_most_rests_on_is_named(runs: Path) -> None:
     assert any(odd.id in line and "of the difference's variance" in line for line in found)
 
 
+def test_probability_zero_is_named(runs: Path) -> None:
+    a, b = sides(runs, "a", "b")
+    never = replace(b.records[2], totals=replace(b.records[2].totals, nll=math.inf))
+    broken = replace(b, records=(*b.records[:2], never, *b.records[3:]))
+    with pytest.raises(InputError, match=f"{never.id} has probability zero under b"):
+        comparison.compare(a, broken)
+
+
 def test_several_runs_are_ranked(runs: Path) -> None:
     a, b = sides(runs, "a", "b")
     ranking = comparison.rank([b, a, replace(a, name="twin")])

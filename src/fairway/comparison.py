@@ -192,6 +192,12 @@ def compare(
                 f"{a.id}: {first.name} scored {a.totals.bytes} bytes and {second.name} "
                 f"{b.totals.bytes}; evaluate both with the same --prefix."
             )
+        for side, scored in ((first, a), (second, b)):
+            if not math.isfinite(scored.totals.nll):
+                raise InputError(
+                    f"{scored.id} has probability zero under {side.name}, so the difference has no "
+                    "value; leave the document out, or let fairway doctor look for the cause."
+                )
     same = first.signature.get("tok") == second.signature.get("tok")
     byte = _difference(kept, "bytes", level, seed)
     assert byte is not None

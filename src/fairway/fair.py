@@ -50,13 +50,13 @@ def windows(
             else:
                 continue
         elif end < length:
-            inside = common[(common > done) & (common <= end)]
-            end = int(inside[-1]) if len(inside) else end
+            place = int(np.searchsorted(common, end, side="right")) - 1
+            end = int(common[place]) if place >= 0 and common[place] > done else end
         found.append((begin, done, end))
         if end < length:
             middle = (begin + end) // 2
-            later = common[(common >= middle) & (common <= end)]
-            begin = int(later[0]) if len(later) else middle
+            place = int(np.searchsorted(common, middle))
+            begin = int(common[place]) if place < len(common) and common[place] <= end else middle
         done = end
     return tuple(found)
 
