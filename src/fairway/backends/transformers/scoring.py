@@ -336,9 +336,12 @@ def _fill(
     span = slice(row.at, row.at + len(row.targets))
     logprobs[span] = columns["logprob"].numpy()
     if "window" in want:
-        column = extras.setdefault("window", np.full(len(logprobs), -1, dtype=np.int64))
-        column[span] = row.window
+        if "window" not in extras:
+            extras["window"] = np.full(len(logprobs), -1, dtype=np.int64)
+        extras["window"][span] = row.window
     for key, values in columns.items():
-        if key != "logprob":
-            shape = (len(logprobs), *values.shape[1:])
-            extras.setdefault(key, np.full(shape, np.nan))[span] = values.numpy()
+        if key == "logprob":
+            continue
+        if key not in extras:
+            extras[key] = np.full((len(logprobs), *values.shape[1:]), np.nan)
+        extras[key][span] = values.numpy()
