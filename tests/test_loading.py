@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fairway
+from fairway import scorer as scorers
 from fairway.backends import transformers as backend
 from fairway.errors import InputError, ModelError, ProtocolError
 from models import build, tokenizer
@@ -165,9 +166,27 @@ def test_a_masked_model_is_refused(tmp_path: Path) -> None:
         backend.load(str(tmp_path))
 
 
-def test_kinds() -> None:
+def _plain(name: str, eos: bool = True) -> object:
+    return name, eos
+
+
+def _open(name: str, **options: object) -> object:
+    return options
+
+
+def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="not a kind"):
         fairway.load("gguf2:x")
+    for name, loader in (("plain", "_plain"), ("open", "_open")):
+        kind = scorers.Kind(f"{__name__}:{loader}", packages=("json", "absent_package"))
+        monkeypatch.setitem(scorers.BACKENDS, name, kind)
+    assert scorers.BACKENDS["plain"].missing == ("absent_package",)
+    assert scorers.load("plain:a:b", dtype="auto", stride=None, eos=False) == ("a:b", False)
+    with pytest.raises(InputError, match="plain: models have no setting stride .* take: eos"):
+        scorers.load("plain:a", stride=0)
+    with pytest.raises(InputError, match="no setting other"):
+        scorers.load("plain:a", other=None)
+    assert scorers.load("open:a", other=None) == {"other": None}
     with pytest.raises(InputError, match="needs its tokenizer"):
         fairway.load(build("llama"))
 

@@ -32,6 +32,8 @@ UNLIKE = {
     "agg": "another average",
 }
 """What makes two numbers incomparable, and what it means."""
+OWN = ("prefix", "length", "stride")
+"""Keys that a kind of model has or has not: one without windows has no length of them."""
 OPTIONS = {
     "protocol": "--like", "prefix": "--prefix", "length": "--max-length", "stride": "--stride",
     "norm": "--normalise", "special": "--special-tokens", "chat": "--chat",
@@ -96,7 +98,7 @@ def refuse(first: Side, second: Side, allow: Collection[str] = ()) -> dict[str, 
     found = {
         key: pair
         for key, pair in diff(first.signature, second.signature).items()
-        if key in UNLIKE and UNKNOWN not in pair
+        if key in UNLIKE and UNKNOWN not in pair and not (key in OWN and "" in pair)
     }  # fmt: skip
     if first.report.perplexity != second.report.perplexity:
         raise ProtocolError(
@@ -148,6 +150,13 @@ def warnings(first: Side, second: Side) -> tuple[str, ...]:
         pair = first.signature.get(key), second.signature.get(key)
         if pair[0] != pair[1] and UNKNOWN not in pair and not (key == "version" and None in pair):
             out.append(f"{what} differ: {pair[0]} and {pair[1]}")
+    for one, other in ((first, second), (second, first)):
+        lacking = [key for key in OWN if one.signature.get(key) and not other.signature.get(key)]
+        if lacking and not other.signature.get("source"):
+            out.append(
+                f"{other.name} is of a kind that has no {', '.join(lacking)}: both read what they "
+                "can before each token"
+            )
     for side in (first, second):
         unknown = [key for key, value in side.signature if value == UNKNOWN and key != "model"]
         if unknown:

@@ -139,7 +139,7 @@ def of_signature(
     if kept["protocol"] == "lm-eval" and read["split"] == "wikitext":
         read.pop("normalise")  # the convention's own
     return Request(
-        model or f"hf:{kept['model']}",
+        model or f"{kept.get('kind', 'hf')}:{kept['model']}",
         data or kept["data"],
         {key: value for key, value in load.items() if value is not None},
         {key: value for key, value in read.items() if value},

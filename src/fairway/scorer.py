@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterable, Iterator
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fairway.errors import InputError
@@ -49,19 +52,57 @@ def fills(scorer: Scorer, names: Iterable[str]) -> bool:
     return set(names) <= set(getattr(scorer, "columns", ()))
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of model.
+
+    Attributes:
+        loader: ``module:function`` that takes a name and options and gives a `Scorer`.
+        summary: what it is, in a line.
+        extra: the extra of fairway that installs what it needs; None = nothing more is needed.
+        packages: top-level modules without which it cannot load.
+    """
+
+    loader: str
+    summary: str = ""
+    extra: str | None = None
+    packages: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Packages that are not installed."""
+        return tuple(name for name in self.packages if find_spec(name) is None)
+
+
 BACKENDS = {
-    "hf": "fairway.backends.transformers:load",
+    "hf": Kind(
+        "fairway.backends.transformers:load",
+        "causal language models of Hugging Face transformers, quantised ones too",
+        "hf",
+        ("torch", "transformers"),
+    ),
 }
-"""Kinds of model, and where the function that loads one is."""
+"""Kinds of model that fairway brings."""
 
 GROUP = "fairway.scorers"
 """The entry-point group through which other packages add kinds."""
 
+COMMON: Mapping[str, Any] = {
+    "like": "fairway", "prefix": None, "max_length": None, "stride": None, "special_tokens": None,
+    "adapter": None, "revision": None, "dtype": "auto", "device": "auto", "device_map": None,
+    "batch_tokens": None, "threads": None, "trust_remote_code": False, "chat": None,
+}  # fmt: skip
+"""Options that every command passes, with the values that ask for nothing: a kind that knows no
+such option accepts these."""
 
-def kinds() -> dict[str, str]:
-    """Give every kind of model: the built-in table, then what other packages registered."""
-    found = {point.name: point.value for point in entry_points(group=GROUP)}
-    return {**found, **BACKENDS}
+
+def kinds() -> dict[str, Kind]:
+    """Give every kind of model: the built-in ones, then what other packages registered."""
+    found = {
+        point.name: Kind(point.value, f"from the package {point.dist.name if point.dist else '?'}")
+        for point in entry_points(group=GROUP)
+    }
+    return {**BACKENDS, **{name: one for name, one in found.items() if name not in BACKENDS}}
 
 
 def split(spec: str) -> tuple[str, str]:
@@ -89,11 +130,26 @@ def load(spec: str = "hf:builtin", **options: Any) -> Scorer:
         options: passed to the kind's loader (`max_length`, `stride`, `prefix`, `dtype`, ...).
 
     Raises:
-        InputError: when the kind is unknown.
+        InputError: when the kind is unknown, or has no such setting.
         MissingExtra: when the kind's packages are not installed.
         ModelError: when the model cannot be loaded.
     """
     kind, name = split(spec)
-    module, _, function = kinds()[kind].partition(":")
-    scorer: Scorer = getattr(importlib.import_module(module), function)(name, **options)
+    module, _, function = kinds()[kind].loader.partition(":")
+    loader = getattr(importlib.import_module(module), function)
+    scorer: Scorer = loader(name, **_taken(kind, loader, options))
     return scorer
+
+
+def _taken(kind: str, loader: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave away options that ask for nothing where a kind does not know them; refuse others."""
+    known = inspect.signature(loader).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        return dict(options)
+    for key, value in options.items():
+        if key not in known and not (key in COMMON and value == COMMON[key]):
+            taken = ", ".join(list(known)[1:]) or "none"
+            raise InputError(
+                f"{kind}: models have no setting {key} (here {value!r}); they take: {taken}."
+            )
+    return {key: value for key, value in options.items() if key in known}

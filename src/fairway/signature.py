@@ -13,9 +13,10 @@ from fairway.errors import InputError
 Value = str | int | float | bool | None
 
 ORDER = (
-    "model", "revision", "weights", "adapter", "dtype", "quant", "tok", "protocol", "prefix",
-    "special", "length", "stride", "windows", "join", "norm", "chat", "context", "data", "split",
-    "digest", "documents", "unit", "bytes", "agg", "seed", "version",
+    "kind", "model", "revision", "weights", "adapter", "dtype", "quant", "cache", "tok", "protocol",
+    "prefix", "special", "length", "stride", "windows", "state", "order", "eos", "segment", "pll",
+    "join", "norm", "chat", "context", "data", "split", "digest", "documents", "unit", "bytes",
+    "agg", "seed", "version",
 )  # fmt: skip
 """The order of the fields in the line; any other key comes behind them, in its given order."""
 

@@ -62,6 +62,9 @@ app.command("choose", rich_help_panel="Numbers")(choosing.choose)
 app.command("doctor", rich_help_panel="Models")(examining.doctor)
 app.command("tokenizers", rich_help_panel="Models")(tokenizing.tokenizers)
 app.command("list", rich_help_panel="Models")(listing.list_)
+ngram = typer.Typer(help="Train n-gram models, and bundle them with all that they need.",
+                    no_args_is_help=True)  # fmt: skip
+app.add_typer(ngram, name="ngram", rich_help_panel="Models")
 app.command("curve", rich_help_panel="Training")(curving.curve)
 
 

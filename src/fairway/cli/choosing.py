@@ -60,6 +60,7 @@ def choose(
     batch_tokens: o.Batch = None,
     threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
+    model_arg: o.Arg = None,
     out: Annotated[
         Path | None, typer.Option(help="JSONL file for every item's log-probs and choices.")
     ] = None,
@@ -83,7 +84,7 @@ def choose(
                 strict=strict, progress=show, prefix=prefix, max_length=max_length, stride=stride,
                 special_tokens=special_tokens, adapter=adapter, revision=revision, dtype=dtype,
                 device=device, device_map=device_map, batch_tokens=batch_tokens, threads=threads,
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=trust_remote_code, **o.arguments(model_arg),
             )  # fmt: skip
         if any(report.model == other.model for other in reports):
             report = replace(report, model=name)

@@ -76,6 +76,7 @@ def compare(
         bool,
         typer.Option("--kld", help="Whole distributions of variants against the first --model."),
     ] = False,
+    model_arg: o.Arg = None,
     json: o.Json = False,
     md: o.Md = False,
     csv: o.Csv = False,
@@ -85,7 +86,7 @@ def compare(
     """Compare runs or models document by document, whatever their tokenizers."""
     loading = {
         "like": like, "prefix": prefix, "max_length": max_length, "stride": stride,
-        "dtype": dtype, "device": device, "threads": threads,
+        "dtype": dtype, "device": device, "threads": threads, **o.arguments(model_arg),
     }  # fmt: skip
     if kld:
         from fairway.cli.diverging import diverge

@@ -85,6 +85,7 @@ def evaluate(
     batch_tokens: o.Batch = None,
     threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
+    model_arg: o.Arg = None,
     precision: Annotated[
         str | None, typer.Option(help="Stop at this half-width of perplexity, such as 0.5%.")
     ] = None,
@@ -123,7 +124,7 @@ def evaluate(
         "special_tokens": special_tokens, "adapter": adapter, "revision": revision,
         "dtype": dtype, "device": device, "device_map": device_map,
         "batch_tokens": batch_tokens, "threads": threads, "trust_remote_code": trust_remote_code,
-        "chat": chat.split(",") if chat else None,
+        "chat": chat.split(",") if chat else None, **o.arguments(model_arg),
     }  # fmt: skip
     reading = {
         "text_field": text_field, "id_field": id_field, "context_field": context_field,

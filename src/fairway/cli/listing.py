@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import typer
 
 from fairway.cli import options as o
 
-NEEDS = {"hf": ("torch", "transformers")}
+if TYPE_CHECKING:
+    from fairway.scorer import Kind
 
 
 def list_(json: o.Json = False) -> None:
@@ -18,12 +19,7 @@ def list_(json: o.Json = False) -> None:
     from fairway.scorer import kinds
 
     found = {
-        "kinds": {
-            kind: "installed"
-            if all(find_spec(name) for name in NEEDS.get(kind, ()))
-            else f"not installed: pip install 'fairway[{kind}]'"
-            for kind in kinds()
-        },
+        "kinds": {name: f"{kind.summary} ({_state(kind)})" for name, kind in kinds().items()},
         "models": {"hf:builtin": "the built-in model, English, a few million parameters"},
         "corpora": {name: str(entry.description) for name, entry in NAMED.items()},
         "conventions": {name: c.summary for name, c in CONVENTIONS.items()},
@@ -44,3 +40,12 @@ def list_(json: o.Json = False) -> None:
             table.add_row(Text(name, style="bold"), Text(text))
         console.print(Text(heading, style="underline"))
         console.print(table)
+
+
+def _state(kind: Kind) -> str:
+    """Say whether a kind can be used, and how to install it where not."""
+    if not kind.missing:
+        return "installed"
+    if kind.extra is None:
+        return f"not installed: it lacks {', '.join(kind.missing)}"
+    return f"not installed: pip install 'fairway[{kind.extra}]'"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fairway.errors import InputError
+
 Adapter = Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.")]
+Arg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-arg", metavar="KEY=VALUE", help="A setting of the kind of model; may be repeated."
+    ),
+]
 Batch = Annotated[
     int | None,
     typer.Option("--batch-tokens", min=1, help="Tokens in a batch; as memory allows by default."),
@@ -40,3 +48,30 @@ Threads = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
 ]
+
+
+def arguments(given: list[str] | None) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` settings: yes and no are booleans, numbers numbers, the rest text.
+
+    Raises:
+        InputError: for what is no such pair.
+    """
+    out: dict[str, Any] = {}
+    for one in given or ():
+        key, equals, value = one.partition("=")
+        if not equals or not key.replace("-", "_").isidentifier():
+            raise InputError(f"--model-arg takes KEY=VALUE, such as eos=no, and not {one!r}.")
+        out[key.replace("-", "_")] = _value(value)
+    return out
+
+
+def _value(text: str) -> Any:
+    words = {"yes": True, "true": True, "no": False, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

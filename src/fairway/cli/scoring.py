@@ -51,6 +51,7 @@ def score(
     device_map: o.DeviceMap = None,
     threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
+    model_arg: o.Arg = None,
     json: o.Json = False,
     csv: o.Csv = False,
     html: o.Html = None,
@@ -78,6 +79,7 @@ def score(
         model, like=like, prefix=prefix, max_length=max_length, stride=stride,
         special_tokens=special_tokens, adapter=adapter, revision=revision, dtype=dtype,
         device=device, device_map=device_map, threads=threads, trust_remote_code=trust_remote_code,
+        **o.arguments(model_arg),
     )  # fmt: skip
     corpus = read([Document(name, text, context) for name, text in given])
     want = (*want, *WANT) if fills(scorer, WANT) else want

@@ -1,0 +1,1 @@
+"""N-gram models: training them, and bundling them with all that they need."""
