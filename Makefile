@@ -12,7 +12,10 @@ export FAIRWAY_ASSETS := $(abspath ../shared/assets)
 endif
 endif
 
-.PHONY: demo test bench lint
+# What the CI tests besides, and a newcomer may leave away: llama.cpp is compiled, for minutes.
+GGUF := $(VENV)/.gguf
+
+.PHONY: demo test bench lint gguf
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,6 +23,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all]' --group test
 	touch $(STAMP)
+
+# Where it cannot be built, tests that need it are skipped, and say what was printed here.
+$(GGUF): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[gguf]' >$(VENV)/gguf.log 2>&1 \
+		|| tail -n 5 $(VENV)/gguf.log
+	touch $(GGUF)
+
+gguf: $(GGUF)
 
 demo: $(STAMP)
 	$(BIN)/fairway eval --data sample:all --group-by domain
@@ -30,7 +41,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint $(if $(SLOW),$(GGUF))
 	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow")
 
 bench: $(STAMP)
