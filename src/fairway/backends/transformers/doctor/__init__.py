@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from transformers.utils import logging
 
 from fairway.backends.transformers.doctor import fit, numbers, spelling
-from fairway.backends.transformers.doctor.case import Case, Finding, prepare
+from fairway.backends.transformers.doctor.case import Case, prepare
 from fairway.backends.transformers.loading import Loaded
 from fairway.corpus import Document
 from fairway.errors import InputError
+from fairway.finding import Finding
 
 __all__ = ["CHECKS", "SENTENCES", "Finding", "examine"]
 

@@ -30,29 +30,6 @@ Logprobs = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """The outcome of one check.
-
-    Attributes:
-        check: its name.
-        outcome: ``ok``, ``note`` (worth knowing), ``defect`` (gives wrong numbers or errors), or
-            ``skipped`` (not applicable).
-        evidence: what was seen, with numbers.
-        fix: how to mend it; empty unless a note or a defect.
-    """
-
-    check: str
-    outcome: str
-    evidence: str
-    fix: str = ""
-
-    @property
-    def found(self) -> bool:
-        """Whether there is something to say: a note or a defect."""
-        return self.outcome in ("note", "defect")
-
-
-@dataclass(frozen=True, slots=True)
 class Case:
     """One model under examination.
 
@@ -205,7 +182,7 @@ def padded(model: Any, sequences: Sequence[Sequence[int]], pad: int, left: bool)
         ids[index, span] = torch.tensor(given)
         mask[index, span] = 1
     device = model.get_input_embeddings().weight.device
-    with torch.inference_mode():
+    with forward.gradless(model):
         out = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
         values = torch.log_softmax(out.logits.float().cpu(), -1)
     scored: list[Logprobs] = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fairway.backends.transformers.doctor.case import Case, Finding, tokens
+from fairway.backends.transformers.doctor.case import Case, tokens
 from fairway.backends.transformers.doctor.spelling import ROLES
+from fairway.finding import Finding
 
 UNLIMITED = 10**12
 """A model_max_length above this is the library's way of saying that there is none."""

@@ -14,7 +14,6 @@ from fairway.backends.transformers.doctor.case import (
     HALF,
     HALF_MEAN,
     Case,
-    Finding,
     beyond,
     finite,
     gap,
@@ -27,6 +26,7 @@ from fairway.backends.transformers.doctor.case import (
 from fairway.backends.transformers.doctor.spelling import conversation
 from fairway.backends.transformers.loading import Loaded
 from fairway.errors import FairwayError
+from fairway.finding import Finding
 
 GAP = 0.25
 """Nats per token that a BOS must give or cost to be a finding: perplexity off by 28%."""

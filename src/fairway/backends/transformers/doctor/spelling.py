@@ -6,7 +6,8 @@ import unicodedata
 from typing import Any
 
 from fairway.backends.transformers import encode
-from fairway.backends.transformers.doctor.case import Case, Finding, tokens
+from fairway.backends.transformers.doctor.case import Case, tokens
+from fairway.finding import Finding
 
 ROLES = ("bos", "eos", "pad")
 PLAIN = (

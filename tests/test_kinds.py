@@ -1,0 +1,83 @@
+"""Models of every kind on one text set: one report, and no table of what does not belong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import kinds
+from fairway import comparable
+from fairway.cli import app
+from fairway.errors import FairwayError
+
+pytest.importorskip("llama_cpp", reason="llama_cpp is not installed: make gguf")
+
+TEXTS = ["the cat and the hen", "the hen in the garden and the cat", "and the cat"]
+SIX = ("hf", "hf, mamba", "kenlm", "arpa", "ngram", "gguf", "masked")
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each kind on the same texts."""
+    folder = tmp_path_factory.mktemp("kinds")
+    data = folder / "texts.jsonl"
+    data.write_text("\n".join(json.dumps({"text": one}) for one in TEXTS), "utf-8")
+    out = {}
+    for name in SIX:
+        place = folder / name.replace(", ", "-")
+        place.mkdir()
+        out[name] = folder / f"run {name}"
+        spec = kinds.KINDS[name][0](place)
+        run("eval", "--model", spec, "--data", str(data), "--out", str(out[name]))
+    return out
+
+
+def test_one_report(runs: dict[str, Path]) -> None:
+    """`show` sets them in one table, and each sum is of the same bytes of the same texts."""
+    listed = [str(path) for path in runs.values()]
+    reports = json.loads(run("show", *listed, "--json"))["reports"]
+    assert len(reports) == len(SIX)
+    size = sum(len(text) for text in TEXTS)
+    for name, report in zip(SIX, reports, strict=True):
+        assert report["metrics"]["bytes"] == size, name
+        assert report["metrics"]["documents"] == len(TEXTS)
+        assert len({one["signature"].split("digest:")[1].split("|")[0] for one in reports}) == 1
+        named = "pseudo_perplexity" if name == "masked" else "perplexity"
+        assert report.get("perplexity_name", "perplexity") == named
+        bits = report["metrics"]["nll"] / math.log(2) / size
+        assert report["metrics"][
+            "bits_per_byte" if name != "masked" else "pseudo_bits_per_byte"
+        ] == pytest.approx(bits)
+    rows = list(csv.DictReader(io.StringIO(run("show", *listed, "--csv"))))
+    assert len(rows) == len(SIX)
+    table = run("show", *listed, "--md")
+    assert "pseudo" in table and table.count("\n| ") >= len(SIX)
+
+
+def test_what_may_be_compared(runs: dict[str, Path]) -> None:
+    """All but the masked model: in bits per byte, whatever their tokens are."""
+    for one, other in itertools.combinations([name for name in SIX if name != "masked"], 2):
+        first, second = comparable.read(runs[one]), comparable.read(runs[other])
+        try:
+            comparable.refuse(first, second)
+        except FairwayError as problem:
+            # Words that a vocabulary lacks, or windows of another length: named, never silent.
+            assert any(key in str(problem) for key in ("oov:", "length:")), (one, other, problem)
+    for other in SIX[:-1]:
+        with pytest.raises(FairwayError, match="masked model's is no probability"):
+            comparable.refuse(comparable.read(runs[other]), comparable.read(runs["masked"]))
