@@ -7,7 +7,7 @@ import pytest
 
 import fairway
 from fairway.backends import transformers as backend
-from models import CONFIGS, POSITIONS, build, reference, tokenizer
+from models import CONFIGS, POSITIONS, STATEFUL, build, reference, tokenizer
 
 TEXTS = [
     "the cat and the hen in the garden",
@@ -16,7 +16,7 @@ TEXTS = [
     "émigré 🐕 ไทย",
     "  and\n\nthe end ",
 ]
-UNPACKED = {"bloom", "falcon", "mamba", "rwkv"}
+UNPACKED = {"bloom", "falcon", *STATEFUL}
 """Recurrent models, and those whose attention transformers does not let be replaced."""
 
 
