@@ -1,10 +1,12 @@
 # make demo    set up, then evaluate the built-in model on the shipped samples
 # make test    set up, then lint, check types and test (SLOW=1 for everything)
+# make quant   an environment with the libraries of quantised weights, on top of the first
 # make bench NAME=parity
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+QUANT := .venv-quant
 
 ifndef FAIRWAY_ASSETS
 ifneq ($(wildcard ../shared/assets),)
@@ -15,7 +17,7 @@ endif
 # What the CI tests besides, and a newcomer may leave away: llama.cpp is compiled, for minutes.
 GGUF := $(VENV)/.gguf
 
-.PHONY: demo test bench lint gguf
+.PHONY: demo test bench lint gguf quant
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,7 +43,20 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint $(if $(SLOW),$(GGUF))
+# GPTQModel wants an older numpy: what it and the others need lies before what $(VENV) has. Where they
+# cannot be installed the tests that need them say what pip said.
+$(QUANT)/.installed: $(STAMP) constraints-quant.txt
+	rm -rf $(QUANT)
+	$(BIN)/python -m venv $(QUANT)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		"$$($(QUANT)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	grep -v '^numpy==' constraints.txt | cat - constraints-quant.txt > $(QUANT)/constraints.txt
+	if $(QUANT)/bin/python -m pip install --quiet -c $(QUANT)/constraints.txt -e '.[hf,quant]' \
+		> $(QUANT)/install.log 2>&1; then touch $@; else tail -n 3 $(QUANT)/install.log; fi
+
+quant: $(QUANT)/.installed
+
+test: lint $(if $(SLOW),$(GGUF) quant)
 	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow")
 
 bench: $(STAMP)

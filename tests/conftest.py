@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     models.build("llama").save_pretrained(folder)
     models.tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The docs' backend, installed as a package of its own."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    import kinds
+
+    kinds.install(folder)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    yield folder
+    sys.path.remove(str(folder))

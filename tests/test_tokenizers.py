@@ -489,7 +489,7 @@ def test_the_marginal_of_a_command(small: str) -> None:
         (["builtin", "--data", "absent"], "absent is no file"),
         (["builtin", "--reference", "x", "--data", "sample:news"], "no group 'x'"),
         (["builtin", "--marginal", "a", "--data", "x"], "text of its own"),
-        (["kenlm:x"], "not a kind"),
+        (["nothing:x"], "not a kind"),
     ],
 )
 def test_mistakes_are_told(words: list[str], said: str) -> None:

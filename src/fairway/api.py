@@ -40,11 +40,12 @@ def _picture(score: Score) -> str:
 draw_with(_picture)
 
 
-def load(model: Any = DEFAULT, **options: Any) -> Scorer:
+def load(model: Any = DEFAULT, *, kind: str = "hf", **options: Any) -> Scorer:
     """Load a scorer.
 
     Args:
         model: ``KIND:NAME``, a hub id, a folder, or a model object (give its ``tokenizer``).
+        kind: of a model object: hf (a causal language model), masked or seq2seq.
         options: as the kind's loader takes them: like, prefix, max_length, stride, dtype, ...; a
             ``device`` that lists several (``cuda:0,cuda:1``) takes a process for each, and a script
             then needs ``if __name__ == "__main__":``.
@@ -66,9 +67,7 @@ def load(model: Any = DEFAULT, **options: Any) -> Scorer:
         return scorers.load(os.fspath(model), **options)
     if isinstance(model, Scorer) and not options:
         return model
-    from fairway.backends import transformers
-
-    return transformers.load(model, **options)
+    return scorers.load_as(kind, model, **options)
 
 
 def score(

@@ -14,6 +14,7 @@ from fairway.logs.lm_eval import HASHED
 from fairway.protocol import CONVENTIONS
 from fairway.record import Record
 from fairway.report import Report
+from fairway.scores import PSEUDO
 from fairway.signature import UNKNOWN, Signature, diff
 
 UNLIKE = {
@@ -27,16 +28,23 @@ UNLIKE = {
     "norm": "text normalised otherwise",
     "special": "special tokens read otherwise",
     "chat": "other roles scored",
-    "unit": "another unit",
+    "context": "the text given a source, and by itself",
+    "pll": "another pseudo-log-likelihood",
+    "words": "other words masked",
+    "eos": "the end of the text scored or not",
     "bytes": "bytes counted otherwise",
     "agg": "another average",
+    "oov": "words that one of them does not spell",
 }
 """What makes two numbers incomparable, and what it means."""
-OWN = ("prefix", "length", "stride")
+OWN = ("prefix", "length", "stride", "special")
 """Keys that a kind of model has or has not: one without windows has no length of them."""
+EITHER = (*OWN, "eos", "words")
+"""Keys that forbid a comparison only where both have them."""
 OPTIONS = {
     "protocol": "--like", "prefix": "--prefix", "length": "--max-length", "stride": "--stride",
     "norm": "--normalise", "special": "--special-tokens", "chat": "--chat",
+    "pll": "--model-arg pll=", "words": "--model-arg words=", "eos": "--model-arg eos=",
 }  # fmt: skip
 """The option that would make two runs alike."""
 
@@ -98,14 +106,12 @@ def refuse(first: Side, second: Side, allow: Collection[str] = ()) -> dict[str, 
     found = {
         key: pair
         for key, pair in diff(first.signature, second.signature).items()
-        if key in UNLIKE and UNKNOWN not in pair and not (key in OWN and "" in pair)
+        if key in UNLIKE and UNKNOWN not in pair and not (key in EITHER and "" in pair)
     }  # fmt: skip
-    if first.report.perplexity != second.report.perplexity:
-        raise ProtocolError(
-            f"{first.name} has {first.report.perplexity} and {second.name} "
-            f"{second.report.perplexity}: a masked model's is no probability of the text, so they "
-            "cannot be compared."
-        )
+    lost = _unspelled(first), _unspelled(second)
+    if lost[0] != lost[1]:
+        found["oov"] = str(lost[0]), str(lost[1])
+    _alike(first, second)
     for key, (ours, theirs) in found.items():
         if key in allow:
             continue
@@ -116,11 +122,54 @@ def refuse(first: Side, second: Side, allow: Collection[str] = ()) -> dict[str, 
     return {key: pair for key, pair in found.items() if key in allow}
 
 
+def _unspelled(side: Side) -> int:
+    """Count the scored words that a model's vocabulary lacks."""
+    return side.report.oov.tokens if side.report.oov is not None else 0
+
+
+def _alike(first: Side, second: Side) -> None:
+    """Refuse pseudo-log-likelihoods beside likelihoods, and what tokenizers alone make differ.
+
+    Raises:
+        ProtocolError: for those.
+    """
+    names = first.report.perplexity, second.report.perplexity
+    if PSEUDO in names and names[0] != names[1]:
+        raise ProtocolError(
+            f"{first.name} has {names[0]} and {second.name} {names[1]}: a masked model's is no "
+            "probability of the text, so they cannot be compared."
+        )
+    one, other = first.signature, second.signature
+    if one.get("pll") == other.get("pll") == "original" and one.get("tok") != other.get("tok"):
+        raise ProtocolError(
+            f"{first.name} and {second.name} cannot be compared: their tokenizers differ, and the "
+            "original pseudo-log-likelihood tells each piece of a word by the word's other pieces, "
+            "so that the finer tokenizer wins. Evaluate both with --model-arg "
+            "pll=within-word-l2r."
+        )
+
+
 def _mend(key: str, found: dict[str, tuple[str, str]], first: Side, second: Side) -> str:
     """Say what would make two runs alike."""
+    if key == "oov":
+        return (
+            "An unknown word costs little because <unk> stands for all of them, so bits per byte "
+            "would favour the model that knows fewer. Pass --allow oov to say so in the report."
+        )
     if key == "digest":
         return "Evaluate both on the same data, or pass --allow digest if the texts are the same."
+    for one in (first, second):
+        if key == "length" and one.signature.get("state") == "carried":
+            return (
+                f"Evaluate {one.name} again with --model-arg state=restarted, or pass --allow "
+                "length to say so in the report."
+            )
     option = OPTIONS.get(key)
+    if key == "context":
+        return (
+            "A model that reads a source is told more than one that does not; where both read it "
+            "(--context-field, the same digest), pass --allow context."
+        )
     if option is None:
         return f"Evaluate one of them again, or pass --allow {key}."
     value: str | int = found[key][0]
@@ -133,8 +182,10 @@ def _mend(key: str, found: dict[str, tuple[str, str]], first: Side, second: Side
     if key == "length" and not logged and all(one.isdigit() for one in found[key]):
         # The shorter window is the one that both models have.
         value, side = min((int(found[key][0]), second), (int(found[key][1]), first), key=_length)
+    if not option.endswith("="):
+        option += " "
     return (
-        f"Evaluate {side.name} again with {option} {value or 'none'}, or pass --allow {key} to say "
+        f"Evaluate {side.name} again with {option}{value or 'none'}, or pass --allow {key} to say "
         "so in the report."
     )
 
@@ -148,8 +199,11 @@ def warnings(first: Side, second: Side) -> tuple[str, ...]:
     out = []
     for key, what in (("dtype", "dtypes"), ("version", "versions of fairway")):
         pair = first.signature.get(key), second.signature.get(key)
-        if pair[0] != pair[1] and UNKNOWN not in pair and not (key == "version" and None in pair):
+        if pair[0] != pair[1] and UNKNOWN not in pair and None not in pair:
             out.append(f"{what} differ: {pair[0]} and {pair[1]}")
+    units = first.signature.get("unit"), second.signature.get("unit")
+    if units[0] != units[1] and None not in units and UNKNOWN not in units:
+        out.append(f"units differ: {units[0]} and {units[1]}; bits per byte have the same meaning")
     for one, other in ((first, second), (second, first)):
         lacking = [key for key in OWN if one.signature.get(key) and not other.signature.get(key)]
         if lacking and not other.signature.get("source"):
@@ -157,6 +211,8 @@ def warnings(first: Side, second: Side) -> tuple[str, ...]:
                 f"{other.name} is of a kind that has no {', '.join(lacking)}: both read what they "
                 "can before each token"
             )
+        if one.signature.get("eos") == "yes" and other.signature.get("eos") is None:
+            out.append(f"{one.name} also pays for the end of each text, {other.name} does not")
     for side in (first, second):
         unknown = [key for key, value in side.signature if value == UNKNOWN and key != "model"]
         if unknown:
@@ -177,9 +233,19 @@ def warnings(first: Side, second: Side) -> tuple[str, ...]:
         skipped = sum(record.totals.tokens_skipped for record in side.records)
         if skipped:
             out.append(f"{side.name} left {skipped} tokens unscored, their bytes uncounted")
+    if first.report.perplexity == PSEUDO:
+        out.append(
+            "pseudo-log-likelihoods tell each token by all others: they rank masked models, and "
+            "are neither probabilities nor code lengths"
+        )
     tokenizers = first.signature.get("tok"), second.signature.get("tok")
     if tokenizers[0] != tokenizers[1] and UNKNOWN not in tokenizers:
         out.append("tokenizers differ: token perplexities are not compared")
+        if first.report.perplexity == PSEUDO:
+            out.append(
+                "masks tell how many tokens a word has, each tokenizer's own count: a difference "
+                "may be partly the tokenizers'"
+            )
     return tuple(out)
 
 

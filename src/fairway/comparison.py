@@ -17,7 +17,7 @@ from fairway.comparable import Side, match, refuse, warnings
 from fairway.errors import InputError
 from fairway.pairs import Difference, Paired, benjamini_hochberg, difference, holm
 from fairway.record import Record
-from fairway.scores import number
+from fairway.scores import named, number
 from fairway.statistics import FEW, LEVEL
 
 LN2 = math.log(2)
@@ -67,6 +67,11 @@ class Comparison:
         return "better" if self.byte.value < 0 else "worse"
 
     @property
+    def unit(self) -> str:
+        """What the difference is in: bits per byte, of masked models pseudo bits per byte."""
+        return named("bits_per_byte", self.first.report.perplexity).replace("_", " ")
+
+    @property
     def worst(self) -> str | None:
         """The group in which the second run loses most."""
         return max(self.groups, key=lambda name: self.groups[name].value, default=None)
@@ -79,14 +84,14 @@ class Comparison:
         if found.documents < 2:
             return (
                 f"{name} is {'below' if found.value < 0 else 'above'} {self.first.name} by "
-                f"{bits[0]:.4g} bits per byte on one document; whether that holds for others "
+                f"{bits[0]:.4g} {self.unit} on one document; whether that holds for others "
                 "cannot be told from one."
             )
         mixed = found.excludes or min(found.p_t, found.p_flip) < 1 - found.level
         if self.verdict == "undecided" and mixed:
             return (
                 f"{name} and {self.first.name} cannot be told apart with confidence: "
-                f"{found.value / LN2:+.4f} bits per byte ({found.level:.0%} {bits[1]:+.4f} to "
+                f"{found.value / LN2:+.4f} {self.unit} ({found.level:.0%} {bits[1]:+.4f} to "
                 f"{bits[2]:+.4f}, {count}), and interval and tests disagree (paired t p = "
                 f"{found.p_t:.2g}, sign flips p = {found.p_flip:.2g})."
             )
@@ -95,14 +100,14 @@ class Comparison:
             if found.needed is not None:
                 more = f"; as large a difference would need about {_round(found.needed)} documents"
             return (
-                f"{name} and {self.first.name} cannot be told apart: {found.value / LN2:+.4f} bits "
-                f"per byte ({found.level:.0%} {bits[1]:+.4f} to {bits[2]:+.4f}, {count}). A "
+                f"{name} and {self.first.name} cannot be told apart: {found.value / LN2:+.4f} "
+                f"{self.unit} ({found.level:.0%} {bits[1]:+.4f} to {bits[2]:+.4f}, {count}). A "
                 f"difference of {found.detectable / LN2:.4f} would probably have been found{more}."
             )
         low, high = sorted((abs(bits[1]), abs(bits[2])))
         share = found.wins if found.value < 0 else 1 - found.wins
         return (
-            f"{name} is {self.verdict} than {self.first.name} by {bits[0]:.4f} bits per byte "
+            f"{name} is {self.verdict} than {self.first.name} by {bits[0]:.4f} {self.unit} "
             f"({found.level:.0%} {low:.4f} to {high:.4f}, in {share:.0%} of {count}), "
             f"{abs(found.relative):.1%} {'fewer' if found.value < 0 else 'more'} bits."
         )
@@ -114,14 +119,16 @@ class Comparison:
             "second": {"name": self.second.name, "signature": str(self.second.signature)},
             "verdict": self.verdict,
             "sentence": self.sentence(),
-            "bits_per_byte": _plain(self.byte, 1 / LN2),
+            self.unit.replace(" ", "_"): _plain(self.byte, 1 / LN2),
             "nll_per_token": _plain(self.token, 1.0),
             "nll_per_word": _plain(self.word, 1.0),
             "groups": {
                 name: {**_plain(one, 1 / LN2), f"p_{self.correction}": self.adjusted[name]}
                 for name, one in self.groups.items()
             },
-            "macro_bits_per_byte": None if self.macro is None else number(self.macro / LN2),
+            f"macro_{self.unit.replace(' ', '_')}": None
+            if self.macro is None
+            else number(self.macro / LN2),
             "worst_group": self.worst,
             "allowed": {key: list(pair) for key, pair in self.allowed.items()},
             "warnings": list(self.warnings),

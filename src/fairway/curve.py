@@ -16,7 +16,7 @@ from fairway.comparison import LN2, compare
 from fairway.errors import InputError
 from fairway.pairs import Difference, holm
 from fairway.report import Group, Report
-from fairway.scores import number
+from fairway.scores import named, number
 from fairway.statistics import LEVEL
 
 
@@ -107,7 +107,8 @@ class Curve:
     def sentences(self) -> list[str]:
         """Say in plain words what the curve shows."""
         best, last = self.steps[self.best], self.steps[-1]
-        value = f"{best.side.bits_per_byte:.4f} bits per byte"
+        unit = named("bits_per_byte", best.side.report.perplexity).replace("_", " ")
+        value = f"{best.side.bits_per_byte:.4f} {unit}"
         lost = [one for one in self.steps if not one.finite]
         note = [f"Without finite numbers, and in no test: {listed(lost)}."] if lost else []
         if not best.finite:
@@ -192,10 +193,14 @@ class Curve:
         }
 
 
+FIGURES = ("nll_per_token", "perplexity", "bits_per_byte")
+"""What is said of each step, with its intervals."""
+
+
 def figures(part: Report | Group) -> dict[str, Any]:
     """Give nats per token, perplexity and bits per byte with their intervals."""
     out: dict[str, Any] = {}
-    for key in ("nll_per_token", "perplexity", "bits_per_byte"):
+    for key in (named(one, part.perplexity) for one in FIGURES):
         out[key] = number(part.metrics.get(key, math.nan))
         interval = part.intervals.get(key)
         out[f"{key}_low"] = number(interval.low) if interval else None

@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fairway import blocks, record, statistics
+from fairway import blocks, oov, record, statistics
 from fairway.blocks import Begun, Work, begin_block, finish_block
 from fairway.cache import ScoreCache
 from fairway.companions import WANT, Pool, figures
 from fairway.corpus import cut
-from fairway.errors import ProtocolError, RunError
+from fairway.errors import InputError, ProtocolError, RunError
+from fairway.oov import Oov
 from fairway.protocol import Convention, normaliser, prepare
 from fairway.record import Record
-from fairway.report import REASONS, Group, Report, absent
+from fairway.report import REASONS, Group, Report, absent, renamed
 from fairway.run import Run
-from fairway.scorer import Scorer, fills
-from fairway.scores import Totals, exp
+from fairway.scorer import Scorer, fills, remarks
+from fairway.scores import PERPLEXITY, Totals, exp, named
 from fairway.statistics import Few, Interval, MacroBootstrap, Moments, intervals
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Sums:
     spelled: int = 0
     pool: Pool = field(default_factory=Pool)
     pools: dict[str, Pool] = field(default_factory=dict)
+    oov: Oov | None = None
+    oovs: dict[str, Oov | None] = field(default_factory=dict)
 
     def add(self, document: Document, kept: Record) -> None:
         """Add one document."""
@@ -80,6 +83,7 @@ class Sums:
         self.lossy += kept.lossy
         self.spelled += document.ids is not None and document.byte_count is None
         self.pool.add(kept.companions)
+        self.oov = oov.plus(self.oov, kept.oov)
         if kept.published is not None:
             self.published = (
                 self.published[0] + kept.published[0],
@@ -94,6 +98,7 @@ class Sums:
             few.add(kept.totals)
             self.groups[name] = totals + kept.totals, earlier + moments, few
             self.pools.setdefault(name, Pool()).add(kept.companions)
+            self.oovs[name] = oov.plus(self.oovs.get(name), kept.oov)
             self.bootstrap.add(name, f"{document.id}\0{kept.key}", kept.totals)
 
 
@@ -122,6 +127,7 @@ def evaluate(
     companions: bool = True,
     overlapping: bool = True,
     progress: Callable[[Progress], None] | None = None,
+    block_bytes: int | None = None,
 ) -> Report:
     """Score a corpus and report.
 
@@ -139,10 +145,12 @@ def evaluate(
             scorer has them; a run that was begun without them goes on without.
         overlapping: whether windows overlap.
         progress: called after each block.
+        block_bytes: source bytes after which a block is closed; None = `blocks.BLOCK_BYTES`.
 
     Raises:
         RunError: when the run directory does not fit the corpus, or cannot be written.
         ProtocolError: when the convention cannot score a text.
+        InputError: when there are documents and none of them can be scored.
     """
     own = normaliser(like, is_wikitext(corpus))
     if own is not None and corpus.normalisation != "none":
@@ -159,7 +167,8 @@ def evaluate(
     fresh = 0
     # A run that may stop early must not have read further than it scored: the digest would tell.
     ahead = getattr(scorer, "ahead", 0) if precision is None else 0
-    source = cut(prepare(like, corpus, is_wikitext(corpus)), blocks.BLOCK_BYTES)
+    size = block_bytes or blocks.BLOCK_BYTES
+    source = cut(prepare(like, corpus, is_wikitext(corpus)), size)
     for begun in _ahead(_begin(source, work, run), ahead):
         records = begun.known
         documents = begun.documents
@@ -199,6 +208,9 @@ def evaluate(
             and statistics.half_width(sums.moments, few=sums.few) <= precision
         ):
             break
+    if corpus.documents and not sums.totals.documents and corpus.skipped:
+        # Only rows that the model cannot score: there is no number to report.
+        raise InputError(f"Nothing in {corpus.name} can be scored: {corpus.skipped[-1].reason}")
     report = _report(scorer, corpus, like, sums, without)
     return replace(report, texts=tuple(entries))
 
@@ -277,8 +289,14 @@ def _report(
         documents=corpus.documents,
         seed=sums.seed if sums.group_by else None,
     )
-    notes = list(getattr(scorer, "notes", ()))
-    reasons = absent(sums.totals, sums.moments)
+    unknown = None if sums.oov is None else sums.oov.tokens
+    notes = [
+        *getattr(scorer, "notes", ()),
+        *oov.note(sums.oov),
+        *remarks(scorer, sums.totals, unknown),
+    ]
+    name = getattr(scorer, "perplexity", PERPLEXITY)
+    reasons = absent(sums.totals, sums.moments, name)
     beside = figures(sums.pool)
     if beside is None:
         reasons["companions"] = without or (
@@ -287,7 +305,7 @@ def _report(
             else REASONS["tokens"]
         )
     overrides: dict[str, float] = {}
-    found = intervals(sums.moments, few=sums.few)
+    found = renamed(intervals(sums.moments, few=sums.few), name)
     if sums.spelled:
         signature = signature.with_(bytes="tokens")
         notes.append(
@@ -332,24 +350,28 @@ def _report(
         reasons=reasons,
         groups=tuple(
             Group(
-                name,
+                group,
                 totals,
-                intervals(moments, few=few),
-                absent(totals, moments),
+                renamed(intervals(moments, few=few), name),
+                absent(totals, moments, name),
                 moments.design_effect(),
-                figures(sums.pools[name]),
+                figures(sums.pools[group]),
+                name,
+                sums.oovs[group],
             )  # fmt: skip
-            for name, (totals, moments, few) in sums.groups.items()
+            for group, (totals, moments, few) in sums.groups.items()
         ),
-        macro=_macro(sums),
+        macro={named(key, name): value for key, value in _macro(sums).items()},
         skipped_rows=tuple(
             {"source": row.source, "line": row.line, "reason": row.reason} for row in corpus.skipped
         ),
         skipped_total=getattr(corpus, "skipped_total", len(corpus.skipped)),
         design_effect=sums.moments.design_effect(),
         overrides=overrides,
+        perplexity=name,
         notes=tuple(notes),
         companions=beside,
+        oov=sums.oov,
     )
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairway import companions
+from fairway import companions, oov
 from fairway.companions import Companions
+from fairway.oov import Oov
 from fairway.protocol import PAGE, Convention, totals
 from fairway.report import text_entry, token_squares
 from fairway.scores import Score, Totals, number, read_totals, real
@@ -34,6 +35,7 @@ class Record:
         entry: the text with its tokens, where kept.
         group: the grouping field's value, where texts were grouped.
         companions: sums of what is reported beside perplexity, where they were wanted.
+        oov: sums of words unknown to the model, where the scorer tells them.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Record:
     entry: Mapping[str, Any] | None = None
     group: str | None = None
     companions: Companions | None = None
+    oov: Oov | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give plain data; floats round-trip exactly through JSON."""
@@ -65,6 +68,8 @@ class Record:
                 "entropy": self.companions.entropy,
                 "sketch": base64.b64encode(self.companions.sketch).decode("ascii"),
             }
+        if self.oov is not None:
+            out["oov"] = self.oov.to_json()
         return out
 
 
@@ -82,6 +87,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
         data.get("entry"),
         data.get("group"),
         _beside(data["companions"], sums) if "companions" in data else None,
+        oov.from_json(data.get("oov")),
     )
 
 
@@ -146,6 +152,7 @@ def make(
         bool(score.lossy),
         text_entry(score) if entry else None,
         companions=companions.of(score, sums),
+        oov=oov.of(score),
     )
 
 

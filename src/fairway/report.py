@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairway import __version__
+from fairway import __version__, oov
 from fairway.companions import Figures, Pool, figures, of
 from fairway.errors import InputError
-from fairway.scores import Score, Totals, add, number, ratios, read_totals, real
+from fairway.oov import Oov
+from fairway.scores import PERPLEXITY, Score, Totals, add, named, number, ratios, read_totals, real
 from fairway.signature import Signature, parse
 from fairway.statistics import Few, Interval, Moments, absence, intervals
 
@@ -46,11 +47,13 @@ class Group:
     reasons: Mapping[str, str] = field(default_factory=dict)
     design_effect: float = math.nan
     companions: Figures | None = None
+    perplexity: str = PERPLEXITY
+    oov: Oov | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
         """Every ratio of the sums."""
-        return ratios(self.totals)
+        return ratios(self.totals, self.perplexity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,12 @@ class Report:
         skipped_total: how many they are; the list may be shorter.
         design_effect: variance over that of the formula for independent tokens.
         overrides: metrics that a convention computes in its own way.
-        perplexity: name of exp(nll / tokens).
+        perplexity: name of exp(nll / tokens); the other ratios are named after it.
         notes: what a reader must know.
         texts: single texts, where kept.
         version: fairway's version.
         companions: what is reported beside perplexity; None = see ``reasons``.
+        oov: words unknown to the model; None where the kind of model does not tell them.
     """
 
     model: str
@@ -91,11 +95,12 @@ class Report:
     skipped_total: int = 0
     design_effect: float = math.nan
     overrides: Mapping[str, float] = field(default_factory=dict)
-    perplexity: str = "perplexity"
+    perplexity: str = PERPLEXITY
     notes: tuple[str, ...] = ()
     texts: tuple[Mapping[str, Any], ...] = ()
     version: str = __version__
     companions: Figures | None = None
+    oov: Oov | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -131,6 +136,7 @@ class Report:
                     "intervals": _intervals(group.intervals),
                     "design_effect": number(group.design_effect),
                     "companions": _companions(group.companions),
+                    **_oov(group.oov),
                 }
                 for group in self.groups
             ],
@@ -141,10 +147,11 @@ class Report:
             "skipped_rows": [dict(row) for row in self.skipped_rows],
             "skipped_total": self.skipped_total,
             "notes": list(self.notes),
+            **_oov(self.oov),
         }
         if self.overrides:
             out["overrides"] = {key: number(value) for key, value in self.overrides.items()}
-        if self.perplexity != "perplexity":
+        if self.perplexity != PERPLEXITY:
             out["perplexity_name"] = self.perplexity
         if self.texts:
             out["texts"] = [dict(text) for text in self.texts]
@@ -170,6 +177,8 @@ class Report:
         rows = []
         for name, part in parts:
             more = part.companions.metrics if part.companions else {}
+            if part.oov is not None:
+                more = {**more, "oov_tokens": part.oov.tokens, **part.oov.metrics}
             rows.append({**base, "group": name, **part.metrics, **part.totals.to_json(), **more})
         return pandas.DataFrame(rows)
 
@@ -182,6 +191,13 @@ def _companions(item: Figures | None) -> dict[str, Any] | None:
         "metrics": {key: number(value) for key, value in item.metrics.items()},
         "intervals": _intervals(item.intervals),
     }
+
+
+def _oov(item: Oov | None) -> dict[str, Any]:
+    if item is None:
+        return {}
+    metrics = {key: number(value) for key, value in item.metrics.items()}
+    return {"oov": {**item.to_json(), "metrics": metrics}}
 
 
 def _read_companions(data: Mapping[str, Any] | None) -> Figures | None:
@@ -238,6 +254,8 @@ def from_json(data: Mapping[str, Any]) -> Report:
                     dict(g.get("reasons", {})),
                     real(g.get("design_effect")),
                     _read_companions(g.get("companions")),
+                    data.get("perplexity_name", PERPLEXITY),
+                    oov.from_json(g.get("oov")),
                 )
                 for g in data["groups"]
             ),
@@ -249,11 +267,12 @@ def from_json(data: Mapping[str, Any]) -> Report:
             skipped_total=data.get("skipped_total", len(data["skipped_rows"])),
             design_effect=real(data.get("design_effect")),
             overrides={key: real(value) for key, value in data.get("overrides", {}).items()},
-            perplexity=data.get("perplexity_name", "perplexity"),
+            perplexity=data.get("perplexity_name", PERPLEXITY),
             notes=tuple(data.get("notes", ())),
             texts=tuple(data.get("texts", ())),
             version=data["fairway"],
             companions=_read_companions(data.get("companions")),
+            oov=oov.from_json(data.get("oov")),
         )
     except (KeyError, TypeError, AttributeError) as problem:
         raise InputError(
@@ -268,13 +287,13 @@ def dumps(reports: Iterable[Report], indent: int | None = 2, several: bool = Fal
     return json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
-def absent(totals: Totals, moments: Moments) -> dict[str, str]:
+def absent(totals: Totals, moments: Moments, perplexity: str = PERPLEXITY) -> dict[str, str]:
     """Say why metrics or intervals are missing."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     for unit, names in METRICS.items():
         if not totals.tokens or not getattr(totals, unit):
             why = REASONS["tokens"] if not totals.tokens else REASONS[unit]
-            reasons.update(dict.fromkeys(names, why))
+            reasons.update((named(key, perplexity), why) for key in names)
     if moments.documents < 2:
         reasons["intervals"] = absence(moments.documents)
     return reasons
@@ -302,6 +321,11 @@ def text_entry(score: Score) -> dict[str, Any]:
     }
 
 
+def renamed(items: Mapping[str, Interval], perplexity: str) -> dict[str, Interval]:
+    """Name intervals as their metrics are."""
+    return {named(key, perplexity): interval for key, interval in items.items()}
+
+
 def token_squares(score: Score) -> float:
     """Sum the squared nll of single tokens, for the formula of independent tokens."""
     return math.fsum(value * value for value in score.logprobs.tolist() if value == value)
@@ -324,10 +348,13 @@ def summarize(
         (Moments.of(score.totals, token_squares(score)) for score in kept), start=Moments()
     )
     few, pool = Few(), Pool()
+    unknown: Oov | None = None
     for score in kept:
         few.add(score.totals)
         pool.add(of(score, score.totals))
-    notes = []
+        unknown = oov.plus(unknown, oov.of(score))
+    name = next((score.perplexity for score in kept), PERPLEXITY)
+    notes = oov.note(unknown)
     if any(score.lossy for score in kept):
         notes.append("the tokenizer does not give the text back unchanged: bytes are the source's")
     return Report(
@@ -336,10 +363,12 @@ def summarize(
         protocol=signature.get("protocol") or "",
         signature=signature.with_(data=data, documents=len(kept)),
         totals=totals,
-        intervals=intervals(moments, few=few),
-        reasons=absent(totals, moments),
+        intervals=renamed(intervals(moments, few=few), name),
+        reasons=absent(totals, moments, name),
         design_effect=moments.design_effect(),
+        perplexity=name,
         notes=tuple(notes),
         texts=tuple(text_entry(score) for score in kept) if texts else (),
         companions=figures(pool),
+        oov=unknown,
     )

@@ -99,6 +99,18 @@ def of_settings(settings: Mapping[str, Any]) -> Request:
     )
 
 
+def _own(kept: Mapping[str, str]) -> dict[str, Any]:
+    """Read back the settings of a kind's own that a signature tells."""
+    if kept.get("kind") == "masked":
+        return {key: kept[key] for key in ("pll", "words") if key in kept}
+    if kept.get("kind") == "seq2seq":
+        sources = {"source-bare": "bare", "empty": "empty"}
+        source = sources.get(kept.get("context", ""), "required")
+        languages = {key: kept[key] for key in ("src_lang", "tgt_lang") if key in kept}
+        return {"eos": kept.get("eos") == "yes", "source": source, **languages}
+    return {}
+
+
 def of_signature(
     signature: Signature, model: str | None = None, data: str | None = None
 ) -> Request:
@@ -127,6 +139,7 @@ def of_signature(
         "revision": kept.get("revision"),
         "chat": chat.split("+") if chat else None,
     }
+    load |= _own(kept)
     if model is not None:
         load.pop("revision")
     split = kept.get("split")

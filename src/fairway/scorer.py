@@ -10,8 +10,8 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from fairway.errors import InputError
-from fairway.scores import Score
+from fairway.errors import InputError, MissingExtra, ModelError
+from fairway.scores import Score, Totals
 from fairway.signature import Signature
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ class Scorer(Protocol):
     for in want (``top`` stands for ``top5`` and the like too), without which nothing is asked for;
     ``budget``, tokens in a batch, which a
     resumed run sets as it was; ``engine``, what sets the pace, for the run's record; ``notes``,
-    what the report must say; ``trial``, see `fairway.backends.transformers.trial`;
-    ``vocabulary``, its tokenizer, see `fairway.tokenizers`.
+    what the report must say; ``remarks``, the same of a run's sums, see `remarks`;
+    ``perplexity``, what exp(nll / tokens) is called where it is none of the text by itself;
+    ``trial``, see `fairway.backends.transformers.trial`; ``vocabulary``, its tokenizer, see
+    `fairway.tokenizers`; ``needs_context``, True where a document without a context is refused;
+    ``contextual``, False where what stands before a text cannot change its numbers.
     """
 
     @property
@@ -50,6 +53,18 @@ class Scorer(Protocol):
 def fills(scorer: Scorer, names: Iterable[str]) -> bool:
     """Whether a scorer can fill these columns."""
     return set(names) <= set(getattr(scorer, "columns", ()))
+
+
+def remarks(scorer: Scorer, totals: Totals, unknown: int | None) -> list[str]:
+    """What a scorer says of a run's sums, where it has a ``remarks``; a report has it as notes.
+
+    Args:
+        scorer: any scorer.
+        totals: of all texts of the run, also of those that were scored before.
+        unknown: tokens that the vocabulary lacks; None = not known.
+    """
+    say: Callable[[Totals, int | None], list[str]] | None = getattr(scorer, "remarks", None)
+    return [] if say is None else say(totals, unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,40 @@ BACKENDS = {
     "hf": Kind(
         "fairway.backends.transformers:load",
         "causal language models of Hugging Face transformers, quantised ones too",
+        "hf",
+        ("torch", "transformers"),
+    ),
+    "kenlm": Kind(
+        "fairway.backends.ngram:load_kenlm",
+        "n-gram models that KenLM reads: ARPA files and its binaries",
+        "ngram",
+        ("kenlm",),
+    ),
+    "arpa": Kind(
+        "fairway.backends.ngram:load_arpa",
+        "n-gram models in ARPA files, of any order, without KenLM",
+    ),
+    "ngram": Kind(
+        "fairway.ngram.bundles:load",
+        "folders with an n-gram model, its normaliser and its tokeniser (fairway ngram bundle)",
+        "ngram",
+        ("kenlm",),
+    ),
+    "gguf": Kind(
+        "fairway.backends.gguf:load",
+        "GGUF files through llama.cpp, quantised ones too",
+        "gguf",
+        ("llama_cpp",),
+    ),
+    "masked": Kind(
+        "fairway.backends.masked:load",
+        "masked language models (BERT and its kin): pseudo-log-likelihood",
+        "hf",
+        ("torch", "transformers"),
+    ),
+    "seq2seq": Kind(
+        "fairway.backends.seq2seq:load",
+        "encoder-decoder models (T5, BART): a target given its source",
         "hf",
         ("torch", "transformers"),
     ),
@@ -135,10 +184,40 @@ def load(spec: str = "hf:builtin", **options: Any) -> Scorer:
         ModelError: when the model cannot be loaded.
     """
     kind, name = split(spec)
-    module, _, function = kinds()[kind].loader.partition(":")
-    loader = getattr(importlib.import_module(module), function)
-    scorer: Scorer = loader(name, **_taken(kind, loader, options))
+    return load_as(kind, name, **options)
+
+
+def load_as(kind: str, model: Any, **options: Any) -> Scorer:
+    """Load a scorer of a kind, by name or from what its loader takes in a name's place.
+
+    Raises:
+        InputError: when there is no such kind, or it has no such setting.
+        MissingExtra: when the kind's packages are not installed.
+        ModelError: when the model cannot be loaded.
+    """
+    known = kinds()
+    if kind not in known:
+        raise InputError(
+            f"{kind!r} is not a kind of model; the kinds are {', '.join(sorted(known))}."
+        )
+    loader = _loader(kind, known[kind])
+    scorer: Scorer = loader(model, **_taken(kind, loader, options))
     return scorer
+
+
+def _loader(name: str, kind: Kind) -> Callable[..., Any]:
+    """Import a kind's loader, its own or another package's."""
+    module, _, function = kind.loader.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as problem:
+        if kind.missing and kind.extra:
+            raise MissingExtra(f"Scoring with {name}: models", kind.extra) from None
+        raise ModelError(
+            f"The kind {name} ({kind.summary}) cannot be used: {problem}; install that package "
+            "again, or take it away."
+        ) from problem
+    return found
 
 
 def _taken(kind: str, loader: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,17 @@ from fairway.text import close_gaps, mark, measure
 
 UNITS = ("tokens", "bytes", "chars", "words")
 """What a negative log-likelihood can be divided by."""
+PERPLEXITY = "perplexity"
+"""The name of exp(nll / tokens), where log-probabilities are those of the text itself."""
+PSEUDO = "pseudo_perplexity"
+"""Its name where each token is told by what stands on both sides of it."""
+CONDITIONAL = "conditional_perplexity"
+"""Its name where the text is told by a source."""
+LIKELIHOODS = (
+    "perplexity", "bits_per_byte", "bits_per_char", "word_perplexity", "byte_perplexity",
+    "nll_per_token",
+)  # fmt: skip
+"""Ratios that hold log-probabilities, and are named after what these are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +108,26 @@ def exp(nats: float) -> float:
         return math.inf
 
 
-def ratios(totals: Totals, perplexity: str = "perplexity") -> dict[str, float]:
+def named(key: str, perplexity: str) -> str:
+    """Give a ratio the name that it has where perplexity is called otherwise.
+
+    With ``pseudo_perplexity`` ``bits_per_byte`` is ``pseudo_bits_per_byte``, so that no reader of
+    names takes the one for the other; what holds no log-probability keeps its name.
+    """
+    return kind_of(perplexity) + key if key in LIKELIHOODS else key
+
+
+def kind_of(perplexity: str) -> str:
+    """Give what stands before a perplexity's name: nothing, ``pseudo_`` or ``conditional_``."""
+    return perplexity.removesuffix(PERPLEXITY)
+
+
+def ratios(totals: Totals, perplexity: str = PERPLEXITY) -> dict[str, float]:
     """Compute every metric that is a ratio of the sums.
 
     Args:
         totals: the sums.
-        perplexity: the name of exp(nll / tokens); masked models give ``pseudo_perplexity``.
+        perplexity: the name of exp(nll / tokens), after which the others are named (`named`).
 
     Returns:
         ``perplexity = exp(nll / tokens)``; ``bits_per_byte = nll / (bytes ln 2)`` (Gao et al.
@@ -111,8 +136,8 @@ def ratios(totals: Totals, perplexity: str = "perplexity") -> dict[str, float]:
         ``bytes_per_token``. NaN where the denominator is zero.
     """
     ln2 = math.log(2)
-    return {
-        perplexity: exp(totals.per("tokens")),
+    found = {
+        "perplexity": exp(totals.per("tokens")),
         "bits_per_byte": totals.per("bytes") / ln2,
         "bits_per_char": totals.per("chars") / ln2,
         "word_perplexity": exp(totals.per("words")),
@@ -120,6 +145,7 @@ def ratios(totals: Totals, perplexity: str = "perplexity") -> dict[str, float]:
         "nll_per_token": totals.per("tokens"),
         "bytes_per_token": totals.bytes / totals.tokens if totals.tokens else math.nan,
     }
+    return {named(key, perplexity): value for key, value in found.items()}
 
 
 class Token(NamedTuple):
@@ -157,6 +183,8 @@ class Score:
         extras: further columns by name, ``(n,)`` or ``(n, k)``: ``entropy``, ``top5``, ...
         metadata: the document's other fields.
         unit: what a token is: ``token``, ``byte`` or ``word``.
+        perplexity: what exp(nll / tokens) is called: log-probabilities of masked tokens are none
+            of the text, and those of a target are given its source.
     """
 
     id: str
@@ -171,6 +199,7 @@ class Score:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unit: str = "token"
     byte_count: int | None = None
+    perplexity: str = PERPLEXITY
 
     def __len__(self) -> int:
         return len(self.logprobs)
@@ -196,16 +225,17 @@ class Score:
     def totals(self) -> Totals:
         """The sums of this text: float64 nll, integer counts."""
         done = ~np.isnan(self.logprobs)
-        nll = -math.fsum(self.logprobs[done].tolist())
-        tokens = int(done.sum())
-        skipped = int((self.wanted & ~done).sum())
+        tokens = int(np.count_nonzero(done))
+        whole = tokens == len(self)
+        nll = -math.fsum((self.logprobs if whole else self.logprobs[done]).tolist())
+        skipped = 0 if whole else int((self.wanted & ~done).sum())
         if self.token_bytes is not None:
             size = int(self.token_bytes[done].sum())
             if self.byte_count is not None and tokens:
                 # What was not scored is taken away by the vocabulary's spelling of it.
                 size = max(0, self.byte_count - int(self.token_bytes[~done].sum()))
             return Totals(nll + 0.0, tokens, skipped, 0, 0, size, 1)
-        if tokens == len(self) and tokens and self.scored is None:
+        if whole and tokens and self.scored is None:
             extent = measure(self.text)
         else:
             closed = close_gaps(self.offsets, len(self.text))
@@ -218,7 +248,7 @@ class Score:
     @property
     def metrics(self) -> dict[str, float]:
         """Every ratio of this text's sums; see `ratios`."""
-        return ratios(self.totals)
+        return ratios(self.totals, self.perplexity)
 
     def to_frame(self) -> Any:
         """Give a row for each token, extra columns included, as a pandas DataFrame.

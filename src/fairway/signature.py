@@ -15,8 +15,8 @@ Value = str | int | float | bool | None
 ORDER = (
     "kind", "model", "revision", "weights", "adapter", "dtype", "quant", "cache", "tok", "protocol",
     "prefix", "special", "length", "stride", "windows", "state", "order", "eos", "segment", "pll",
-    "join", "norm", "chat", "context", "data", "split", "digest", "documents", "unit", "bytes",
-    "agg", "seed", "version",
+    "words", "join", "norm", "normaliser", "chat", "context", "start", "data", "split", "digest",
+    "documents", "unit", "bytes", "agg", "seed", "version",
 )  # fmt: skip
 """The order of the fields in the line; any other key comes behind them, in its given order."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fairway import scorer as scorers
 from fairway.corpus import cut
 from fairway.errors import InputError, ModelError
+from fairway.scores import PERPLEXITY
 from fairway.signature import Signature, parse
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Spread:
         facts: what sets the pace of one of them, for a run's record.
         notes: what the run must say.
         columns: what `score` can be asked for besides log-probabilities.
+        perplexity: what exp(nll / tokens) is called.
     """
 
     devices: tuple[str, ...]
@@ -53,6 +55,7 @@ class Spread:
     facts: dict[str, Any]
     notes: list[str]
     columns: tuple[str, ...]
+    perplexity: str
     _pool: ProcessPoolExecutor = field(repr=False)
 
     @property
@@ -130,14 +133,14 @@ def load(spec: str, devices: Sequence[str], **options: Any) -> Spread:
     )
     try:
         begun = [pool.submit(_describe) for _ in devices]
-        signature, facts, notes, columns = [one.result() for one in begun][0]
+        signature, facts, notes, columns, name = [one.result() for one in begun][0]
     except BrokenProcessPool:
         raise ModelError(DIED) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     budget = facts.get("budget", 0)
-    return Spread(tuple(devices), parse(signature), budget, facts, notes, columns, pool)
+    return Spread(tuple(devices), parse(signature), budget, facts, notes, columns, name, pool)
 
 
 _mine: dict[str, Any] = {}
@@ -166,10 +169,11 @@ def _scorer() -> Any:
     return _mine["scorer"]
 
 
-def _describe() -> tuple[str, dict[str, Any], list[str], tuple[str, ...]]:
+def _describe() -> tuple[str, dict[str, Any], list[str], tuple[str, ...], str]:
     scorer = _scorer()
     facts, notes = getattr(scorer, "engine", {}), list(getattr(scorer, "notes", ()))
-    return str(scorer.signature), facts, notes, tuple(getattr(scorer, "columns", ()))
+    name = getattr(scorer, "perplexity", PERPLEXITY)
+    return str(scorer.signature), facts, notes, tuple(getattr(scorer, "columns", ())), name
 
 
 def _score(

@@ -9,6 +9,7 @@ import typer
 
 from fairway import __version__
 from fairway.cli import (
+    bundling,
     choosing,
     comparing,
     contexts,
@@ -16,6 +17,7 @@ from fairway.cli import (
     evaluating,
     examining,
     listing,
+    ngram_training,
     scoring,
     showing,
     tokenizing,
@@ -64,6 +66,8 @@ app.command("tokenizers", rich_help_panel="Models")(tokenizing.tokenizers)
 app.command("list", rich_help_panel="Models")(listing.list_)
 ngram = typer.Typer(help="Train n-gram models, and bundle them with all that they need.",
                     no_args_is_help=True)  # fmt: skip
+ngram.command("train")(ngram_training.train)
+ngram.command("bundle")(bundling.bundle)
 app.add_typer(ngram, name="ngram", rich_help_panel="Models")
 app.command("curve", rich_help_panel="Training")(curving.curve)
 

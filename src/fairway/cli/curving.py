@@ -263,12 +263,14 @@ class Show:
     def line(self, checkpoint: Checkpoint, side: Side) -> None:
         """Print a new checkpoint in one line."""
         from fairway.render.visible import plain
+        from fairway.scores import named
 
-        interval = side.report.intervals.get("bits_per_byte")
+        byte = named("bits_per_byte", side.report.perplexity)
+        interval = side.report.intervals.get(byte)
         span = ""
         if interval is not None:
             span = f" ({interval.level:.0%} {interval.low:.4f} to {interval.high:.4f})"
-        text = f"{plain(checkpoint.name)}: {side.bits_per_byte:.4f} bits per byte{span}"
+        text = f"{plain(checkpoint.name)}: {side.bits_per_byte:.4f} {byte.replace('_', ' ')}{span}"
         typer.echo(text, err=any(self.form))
 
     def picture(self, found: list[tuple[Checkpoint, Side]]) -> None:

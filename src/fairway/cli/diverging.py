@@ -31,8 +31,8 @@ def diverge(
     """Compare the distributions of models with those of the first.
 
     Args:
-        models: names as ``--model`` takes them, each with ``:DTYPE`` behind it where it has one of
-            its own.
+        models: names as ``--model`` takes them, each with ``:DTYPE`` or ``:SCHEME`` behind it where
+            it has one of its own.
         data: as ``--data`` takes it.
         limit: the first so many documents.
         seed: of the sign flips.
@@ -57,8 +57,9 @@ def diverge(
     from fairway.variants import tabulate
 
     def loader(spec: str) -> Callable[[], Any]:
-        name, dtype = dtype_of(spec)
-        return lambda: load(name, **{**loading, "dtype": dtype or loading["dtype"]})
+        name, last = dtype_of(spec)
+        own = {} if last is None else {"dtype" if last in DTYPES else "quantize": last}
+        return lambda: load(name, **{**loading, **own})
 
     names = [_name(spec) for spec in models]
     if len(set(names)) < len(names):
@@ -94,10 +95,15 @@ def diverge(
 
 
 def dtype_of(spec: str) -> tuple[str, str | None]:
-    """Split ``MODEL:DTYPE``; without one of `DTYPES` behind the last colon it is a name alone."""
-    name, colon, dtype = spec.rpartition(":")
-    if colon and name and dtype in DTYPES and not Path(spec).exists():
-        return name, dtype
+    """Split ``MODEL:DTYPE`` and ``MODEL:SCHEME``, a scheme that quantises while loading.
+
+    Without one of `DTYPES` or `SCHEMES` behind the last colon it is a name alone.
+    """
+    from fairway.backends.transformers.quantised import SCHEMES
+
+    name, colon, last = spec.rpartition(":")
+    if colon and name and (last in DTYPES or last in SCHEMES) and not Path(spec).exists():
+        return name, last
     return spec, None
 
 

@@ -11,15 +11,24 @@ from fairway.cli import options as o
 from fairway.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
-    from fairway.backends.transformers.doctor import Finding
     from fairway.corpus import Document
-
-MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "defect": ("✗", "red"),
-         "skipped": ("-", "dim")}  # fmt: skip
 
 
 def doctor(
     model: Annotated[str, typer.Option(help="Hub id, folder, or hf:NAME.")] = "hf:builtin",
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:NAME", help="Run the conformance suite on a scorer of any kind instead."
+        ),
+    ] = None,
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --suite: hold it against published numbers too: builtin or stories260K.",
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Your corpus, as eval takes it; default: a shipped sample.")
     ] = None,
@@ -30,14 +39,32 @@ def doctor(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     trust_remote_code: o.Trust = False,
+    model_arg: o.Arg = None,
     json: o.Json = False,
 ) -> None:
     """Examine a model and its tokenizer; exit code 1 when something gives wrong numbers."""
+    if suite is not None:
+        if data is not None:
+            raise InputError("The suite brings its own texts; leave --data away.")
+        from fairway.cli import conforming
+
+        conforming.run(
+            suite, vectors, json,
+            adapter=adapter, revision=revision, dtype=dtype, device=device,
+            trust_remote_code=trust_remote_code, **o.arguments(model_arg),
+        )  # fmt: skip
+        return
+    if vectors is not None or model_arg:
+        given = "--vectors" if vectors is not None else "--model-arg"
+        raise InputError(f"{given} goes with --suite KIND:NAME.")
     from fairway.scorer import split
 
     kind, name = split(model)
     if kind != "hf":
-        raise InputError(f"doctor examines Hugging Face models (hf:NAME), and not {kind}: ones.")
+        raise InputError(
+            f"doctor examines Hugging Face models (hf:NAME), and not {kind}: ones; for those there "
+            f"is --suite {kind}:{name}."
+        )
     documents, source = _sample(data, limit, text_field)
     try:
         from fairway.backends.transformers import doctor as room
@@ -71,7 +98,9 @@ def doctor(
         }
         typer.echo(writer.dumps(found, ensure_ascii=False, indent=2))
     else:
-        _show(findings, f"{model} ({loaded.dtype}) on {source}")
+        from fairway.render.findings import show
+
+        show(findings, f"{model} ({loaded.dtype}) on {source}")
     if any(finding.outcome == "defect" for finding in findings):
         raise typer.Exit(1)
 
@@ -97,35 +126,3 @@ def _sample(data: str | None, limit: int, field: str) -> tuple[list[Document] | 
 
 def _count(documents: Sequence[Document]) -> str:
     return f"{len(documents)} document{'s' * (len(documents) != 1)}"
-
-
-def _show(findings: Sequence[Finding], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from fairway.render.visible import plain
-
-    console = Console()
-    console.print(Text(plain(title), style="bold"), soft_wrap=True)
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for finding in findings:
-        mark, style = MARKS[finding.outcome]
-        said = Text(plain(finding.evidence), style="dim" if finding.outcome == "skipped" else "")
-        if finding.fix:
-            said.append(f"\n→ {plain(finding.fix)}", style="bold")
-        table.add_row(Text(f"{mark} {finding.outcome}", style=style), Text(finding.check), said)
-    console.print(table)
-    defects = sum(finding.outcome == "defect" for finding in findings)
-    notes = sum(finding.outcome == "note" for finding in findings)
-    skipped = sum(finding.outcome == "skipped" for finding in findings)
-    console.print(
-        Text(
-            f"{defects} defect{'s' * (defects != 1)}, {notes} note{'s' * (notes != 1)}; "
-            f"{len(findings) - skipped} checks run, {skipped} not applicable",
-            style="bold",
-        )
-    )

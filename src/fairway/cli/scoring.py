@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +64,7 @@ def score(
     from fairway.companions import WANT
     from fairway.corpus import Document, read
     from fairway.report import dumps, summarize
-    from fairway.scorer import fills
+    from fairway.scorer import fills, remarks
 
     want: tuple[str, ...] = ()
     cut = None
@@ -85,6 +86,9 @@ def score(
     want = (*want, *WANT) if fills(scorer, WANT) else want
     scores = list(scorer.score(corpus, want))
     report = summarize(scores, scorer.signature.with_(digest=corpus.digest))
+    unknown = None if report.oov is None else report.oov.tokens
+    said = (*getattr(scorer, "notes", ()), *remarks(scorer, report.totals, unknown))
+    report = replace(report, notes=(*report.notes, *said))
     if by is not None:
         _show_words([words.by_word(one, not uncorrected, cut) for one in scores], report, json, csv)
     elif json:
@@ -111,8 +115,9 @@ def _show(report: Report, tokens: bool) -> None:
     if tokens:
         for entry in report.texts:
             if len(report.texts) > 1:
-                value = figure(real(entry["metrics"]["perplexity"]))
-                console.print(Text(f"{plain(str(entry['id']))}: perplexity {value}", style="bold"))
+                name = report.perplexity
+                line = f"{name.replace('_', ' ')} {figure(real(entry['metrics'][name]))}"
+                console.print(Text(f"{plain(str(entry['id']))}: {line}", style="bold"))
             terminal.heat_map(console, entry["tokens"])
             console.print()
     terminal.report(console, report)

@@ -20,7 +20,7 @@ from fairway.longcontext.gain import Gains, draw, limited
 from fairway.longcontext.longppl import ALPHA, BETA, KeySums, shortened
 from fairway.longcontext.report import ContextReport
 from fairway.scorer import Scorer
-from fairway.scores import Score, Totals
+from fairway.scores import PERPLEXITY, Score, Totals
 from fairway.statistics import LEVEL, Moments
 
 DRAWN = 16
@@ -70,6 +70,11 @@ def frame(scorer: Scorer) -> Frame:
         ProtocolError: when it does not cut texts as the fairway convention does.
     """
     signature = scorer.signature
+    if getattr(scorer, "perplexity", PERPLEXITY) != PERPLEXITY:
+        raise ProtocolError(
+            f"{signature.get('model')} tells a token by more than what stands before it, so there "
+            "is no such context to examine; give a causal model."
+        )
     length, stride = signature.get("length") or "", signature.get("stride") or ""
     if signature.get("protocol") != "fairway" or not (length.isdigit() and stride.isdigit()):
         raise ProtocolError(

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from fairway.companions import Figures
+from fairway.oov import Oov
 from fairway.render.visible import figure
 
 SHARES = (
@@ -59,6 +60,16 @@ def rows(item: Figures) -> list[Row]:
     share = shown("bits_in_top_1_percent", item.metrics["bits_in_top_1_percent"])
     out.append(Row("costliest 1%", share, "", "of tokens: share of all bits"))
     return out
+
+
+def unknown(item: Oov) -> list[Row]:
+    """Give the rows on words that the model's vocabulary lacks."""
+    metrics, both = item.metrics, item.tokens + item.known
+    share = f"{figure(100 * metrics['oov_rate'], 3)}%" if both else "-"
+    return [
+        Row("unknown words", share, "", f"{item.tokens:,} of {both:,} tokens"),
+        Row("ppl without them", figure(metrics["perplexity_without_oov"], 5), "", "per token"),
+    ]
 
 
 def sentences(item: Figures) -> list[str]:

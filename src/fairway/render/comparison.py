@@ -28,7 +28,7 @@ def comparison(console: Console, item: Comparison) -> None:
     for name in (plain(item.first.name), plain(item.second.name), "difference", "interval"):
         table.add_column(name, justify="right")
     for label, one, scale, unit in (
-        ("bits per byte", item.byte, 1 / LN2, "bytes"),
+        (item.unit, item.byte, 1 / LN2, "bytes"),
         ("nats per token", item.token, 1.0, "tokens"),
         ("nats per word", item.word, 1.0, "words"),
     ):
@@ -36,7 +36,7 @@ def comparison(console: Console, item: Comparison) -> None:
             both = [side.report.totals.per(unit) * scale for side in (item.first, item.second)]
             table.add_row(label, *(figure(value, 5) for value in both), *_span(one, scale))
     console.print(table)
-    for line in basis(item.byte):
+    for line in basis(item.byte, item.unit):
         console.print(Text(line, style="dim"))
     if item.groups:
         groups(console, item)
@@ -53,9 +53,10 @@ def _span(one: Difference, scale: float) -> tuple[str, str]:
     return f"{one.value * scale:+.4f}", f"{one.low * scale:+.4f} to {one.high * scale:+.4f}"
 
 
-def basis(one: Difference) -> list[str]:
+def basis(one: Difference, unit: str = "bits per byte") -> list[str]:
     """Say what a verdict rests on."""
-    ratio = f"perplexity per byte times {math.exp(one.value):.4f}"
+    kind = unit.removesuffix("bits per byte")
+    ratio = f"{kind}perplexity per byte times {math.exp(one.value):.4f}"
     if math.isnan(one.low):
         return [ratio]
     how = "every pattern" if one.exact else "at random"
@@ -64,8 +65,7 @@ def basis(one: Difference) -> list[str]:
         f"{one.relative_high:+.2%})",
         f"paired t p = {one.p_t:.2g}; sign flips ({how}) p = {one.p_flip:.2g}; likelier in "
         f"{one.wins:.0%} of {one.documents:,} documents",
-        f"a difference of {one.detectable / LN2:.4f} bits per byte would be found {POWER:.0%} of "
-        "the time",
+        f"a difference of {one.detectable / LN2:.4f} {unit} would be found {POWER:.0%} of the time",
     ]
     if one.needed is not None and not one.real:
         lines[-1] += f"; one of {abs(one.value) / LN2:.4f} needs about {one.needed:,} documents"

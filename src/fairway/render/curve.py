@@ -17,6 +17,7 @@ from fairway.curve import Curve, Step, figures
 from fairway.render.tables import harmless
 from fairway.render.visible import BARS, figure, plain
 from fairway.report import Group, Report
+from fairway.scores import kind_of, named
 
 HEADS = ("step", "", "nats/token", "perplexity", "bits/byte", "95% interval")
 NUMBERS, STEPS = 70, 14
@@ -58,7 +59,7 @@ def curve(console: Console, item: Curve) -> None:
 
 def _table(item: Curve, names: Sequence[str], numbers: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    heads = HEADS if numbers else HEADS[:1]
+    heads = _heads(item, "\n") if numbers else HEADS[:1]
     for head in (*heads, *map(plain, names)):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for place in range(len(item.steps)):
@@ -66,6 +67,12 @@ def _table(item: Curve, names: Sequence[str], numbers: bool) -> Table:
         style = "bold green" if place == item.best else ""
         table.add_row(*(cells if numbers else [cells[0], *cells[len(HEADS) :]]), style=style)
     return table
+
+
+def _heads(item: Curve, between: str = " ") -> list[str]:
+    """Give the headings, with what kind of likelihood the numbers are of."""
+    kind = kind_of(item.steps[0].side.report.perplexity).replace("_", between) if item.steps else ""
+    return [kind + head if head in HEADS[2:5] else head for head in HEADS]
 
 
 def _rows(names: Sequence[str], console: Console) -> list[list[str]]:
@@ -91,7 +98,7 @@ def _mark(item: Curve, place: int) -> str:
 def _cells(item: Curve, place: int, names: Sequence[str]) -> list[str]:
     step = item.steps[place]
     report = step.side.report
-    interval = report.intervals.get("bits_per_byte")
+    interval = report.intervals.get(named("bits_per_byte", report.perplexity))
     return [
         plain(step.label), _mark(item, place), figure(report.totals.per("tokens")),
         figure(report.metrics[report.perplexity]), figure(step.side.bits_per_byte, 5),
@@ -108,7 +115,9 @@ def part(step: Step, name: str | None) -> Report | Group | None:
 
 
 def _bits(found: Report | Group | None) -> float:
-    return math.nan if found is None else found.metrics.get("bits_per_byte", math.nan)
+    if found is None:
+        return math.nan
+    return found.metrics[named("bits_per_byte", found.perplexity)]
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -126,7 +135,7 @@ def sparkline(values: Sequence[float]) -> str:
 def markdown(item: Curve) -> str:
     """Give a Markdown table and the sentences below it."""
     names = item.domains
-    header = [*HEADS, *names]
+    header = [*_heads(item), *names]
     rows = [
         "| " + " | ".join(map(_escape, header)) + " |",
         "|---:|---|" + "---:|" * (len(header) - 2),

@@ -7,6 +7,7 @@ import math
 from fairway.render.companions import sentences
 from fairway.render.visible import figure
 from fairway.report import Report
+from fairway.scores import CONDITIONAL, PERPLEXITY, PSEUDO, named
 
 BANDS = (
     (10.0, "below 10: very confident, or overfitting"),
@@ -14,6 +15,11 @@ BANDS = (
     (100.0, "50 to 100: between good and unsure"),
     (math.inf, "above 100: unsure or under-trained"),
 )
+GIVEN = {
+    PSEUDO: ", given what stands around it,",
+    CONDITIONAL: ", given the source,",
+}
+"""What a token was predicted from, where that is more than what stands before it."""
 CAVEAT = (
     "the bands assume tokens of about 4 bytes and a general text; compare numbers only where "
     "signatures agree"
@@ -22,8 +28,8 @@ CAVEAT = (
 
 def withheld(report: Report) -> str | None:
     """Say why the rule of thumb does not apply; None where it does."""
-    if report.perplexity != "perplexity":
-        return "it is a pseudo-perplexity"
+    if report.perplexity != PERPLEXITY:
+        return f"it is a {report.perplexity.replace('_', ' ')}"
     unit = report.signature.get("unit")
     if unit != "token":
         return f"its unit is the {unit or 'unknown'}, not the subword token"
@@ -54,20 +60,36 @@ def explain(report: Report) -> str:
     value = metrics.get(report.perplexity, math.nan)
     if value == value and not math.isinf(value):
         lines.append(
-            f"{report.model} was as unsure of each token of {report.data} as if choosing among "
-            f"{figure(value, 3)} equally likely ones."
+            f"{report.model} was as unsure of each token of {report.data}"
+            f"{GIVEN.get(report.perplexity, '')} as if choosing among {figure(value, 3)} equally "
+            "likely ones."
         )
     elif math.isinf(value):
         lines.append(
             "The perplexity is too large for a floating-point number; read nats per token instead."
         )
     else:
-        lines.append(f"There is no perplexity: {report.reasons.get('perplexity', 'unknown')}.")
-    bpb = metrics["bits_per_byte"]
-    if bpb == bpb:
+        reason = report.reasons.get(report.perplexity, "unknown")
+        lines.append(f"There is no {report.perplexity.replace('_', ' ')}: {reason}.")
+    bpb = metrics[named("bits_per_byte", report.perplexity)]
+    lost = report.oov
+    if lost is not None and lost.tokens:
         lines.append(
-            f"Used as a compressor it would need {figure(bpb, 3)} bits for each byte of text, "
-            f"{figure(100 * bpb / 8, 3)}% of the original size."
+            f"{lost.tokens:,} of its {lost.tokens + lost.known:,} tokens are words that it does "
+            f"not know, and <unk> does not spell them: {figure(bpb, 3)} bits for each byte are no "
+            "length of a code. Without these words its perplexity is "
+            f"{figure(lost.metrics['perplexity_without_oov'], 3)}."
+        )
+    elif report.perplexity == PSEUDO:
+        lines.append(
+            "Its pseudo bits per byte are no code length: every token is told by those behind it, "
+            "too, which no decoder has."
+        )
+    elif bpb == bpb:
+        with_source = "" if report.perplexity == PERPLEXITY else ", to who has the source,"
+        lines.append(
+            f"Used as a compressor it would need{with_source} {figure(bpb, 3)} bits for each byte "
+            f"of text, {figure(100 * bpb / 8, 3)}% of the original size."
         )
     why = withheld(report)
     lines.append(
@@ -95,10 +117,17 @@ def explain(report: Report) -> str:
             )
     elif "intervals" in report.reasons:
         lines.append(f"It has {report.reasons['intervals']}.")
+    name = report.perplexity.replace("_", " ")
+    length = fields.get("length")
+    same = f"tokenizer is the same (tok:{fields.get('tok', '?')})"
+    if fields.get("unit") == "word":
+        same = "vocabulary is the same"
+    other = f"; otherwise compare {named('bits_per_byte', report.perplexity).replace('_', ' ')}"
+    if lost is not None and lost.tokens:
+        other = ""
     lines.append(
-        "To compare it: another model's perplexity per token only where the tokenizer is the same "
-        f"(tok:{fields.get('tok', '?')}); otherwise compare bits per byte, on the same text "
-        f"(digest:{fields.get('digest', '?')}), protocol ({report.protocol}) and context length "
-        f"({fields.get('length', '?')} tokens)."
+        f"To compare it: another model's {name} per token only where the {same}{other}, on the "
+        f"same text (digest:{fields.get('digest', '?')}), protocol ({report.protocol})"
+        + (f" and context length ({length} tokens)." if length else ".")
     )
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from fairway.render import companions
 from fairway.render.explain import explain
 from fairway.render.visible import COLOURS, LEVELS, bits, figure, level, plain, visible
 from fairway.report import Report
-from fairway.scores import real
+from fairway.scores import kind_of, named, real
 
 if TYPE_CHECKING:
     from fairway.scores import Score
@@ -83,10 +83,12 @@ def heat_map(score: Score) -> str:
     """Draw one score; this is what a notebook shows."""
     from fairway.report import text_entry
 
-    metrics = score.metrics
+    metrics, name = score.metrics, score.perplexity
+    kind = kind_of(name).replace("_", " ")
+    bits_per_byte = metrics[named("bits_per_byte", name)]
     return (
-        f"<style>{heat_style()}</style><p>perplexity {figure(metrics['perplexity'])}, "
-        f"{figure(metrics['bits_per_byte'])} bits per byte, {score.totals.tokens:,} tokens</p>"
+        f"<style>{heat_style()}</style><p>{kind}perplexity {figure(metrics[name])}, "
+        f"{figure(bits_per_byte)} {kind}bits per byte, {score.totals.tokens:,} tokens</p>"
         + heat(text_entry(score)["tokens"])
     )
 
@@ -118,6 +120,8 @@ def _section(report: Report) -> str:
             _row(row.label, row.value, f"{row.span} {row.remark}")
             for row in companions.rows(report.companions)
         ]
+    if report.oov is not None:
+        rows += [_row(row.label, row.value, row.remark) for row in companions.unknown(report.oov)]
     parts = [
         f"<h2>{_safe(report.model)} on {_safe(report.data)}</h2>",
         "<table><tr><th>metric</th><th>value</th><th>interval</th></tr>" + "".join(rows),
@@ -125,11 +129,13 @@ def _section(report: Report) -> str:
         "".join(f"<p>{_safe(line)}</p>" for line in explain(report).splitlines()),
     ]
     if report.groups:
-        parts.append("<h3>Groups</h3><table><tr><th>group</th><th>perplexity</th>")
-        parts.append("<th>bits per byte</th><th>documents</th></tr>")
+        kind = kind_of(report.perplexity).replace("_", " ")
+        byte = named("bits_per_byte", report.perplexity)
+        parts.append(f"<h3>Groups</h3><table><tr><th>group</th><th>{kind}perplexity</th>")
+        parts.append(f"<th>{kind}bits per byte</th><th>documents</th></tr>")
         for group in report.groups:
             cells = []
-            for key in ("perplexity", "bits_per_byte"):
+            for key in (report.perplexity, byte):
                 interval = group.intervals.get(key)
                 span = f" [{figure(interval.low)}, {figure(interval.high)}]" if interval else ""
                 cells.append(figure(group.metrics[key]) + span)
@@ -138,7 +144,7 @@ def _section(report: Report) -> str:
                 f"<td>{escape(cells[1])}</td><td>{group.totals.documents:,}</td></tr>"
             )
         for key, (value, low, high) in report.macro.items():
-            if key == "bits_per_byte":
+            if key == byte:
                 parts.append(
                     f"<tr><td>mean (macro)</td><td></td><td>{figure(value)} "
                     f"[{figure(low)}, {figure(high)}]</td><td></td></tr>"

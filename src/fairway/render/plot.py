@@ -11,6 +11,7 @@ from fairway.curve import Curve
 from fairway.errors import InputError, MissingExtra
 from fairway.render.curve import part
 from fairway.render.visible import plain
+from fairway.scores import named
 
 ENDINGS = (".png", ".svg", ".pdf")
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -87,10 +88,13 @@ def _line(axes: Any, item: Curve, name: str | None, number: int) -> None:
     steps, values, low, high = [], [], [], []
     for step in item.steps:
         found = part(step, name)
-        value = found.metrics.get("bits_per_byte", math.nan) if found is not None else math.nan
-        if found is None or not math.isfinite(value):
+        if found is None:
             continue
-        interval = found.intervals.get("bits_per_byte")
+        byte = named("bits_per_byte", found.perplexity)
+        value = found.metrics[byte]
+        if not math.isfinite(value):
+            continue
+        interval = found.intervals.get(byte)
         steps.append(step.step)
         values.append(value)
         low.append(interval.low if interval else math.nan)

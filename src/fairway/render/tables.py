@@ -7,9 +7,12 @@ import io
 from collections.abc import Iterable, Sequence
 
 from fairway.companions import METRICS, RATIOS, Figures
+from fairway.render.companions import unknown
 from fairway.render.visible import figure, plain
 from fairway.report import Group, Report
+from fairway.scores import kind_of, named
 
+SHOWN = ("perplexity", "bits/byte", "word ppl")
 HEADER = ("model", "data", "group", "perplexity", "bits/byte", "word ppl", "tokens", "documents")
 
 
@@ -25,8 +28,9 @@ def _cells(report: Report, data: str) -> Iterable[tuple[str, ...]]:
     parts += [(g.name, g.totals, g.metrics, g.intervals) for g in report.groups]
     for name, totals, metrics, intervals in parts:
         cells = []
-        for key in (report.perplexity, "bits_per_byte", "word_perplexity"):
-            value = metrics.get(key, metrics.get("perplexity", float("nan")))
+        for plainly in ("perplexity", "bits_per_byte", "word_perplexity"):
+            key = named(plainly, report.perplexity)
+            value = metrics[key]
             interval = intervals.get(key)
             span = f" [{figure(interval.low)}, {figure(interval.high)}]" if interval else ""
             cells.append(figure(value) + span)
@@ -37,17 +41,34 @@ def _cells(report: Report, data: str) -> Iterable[tuple[str, ...]]:
         )  # fmt: skip
 
 
+def _kinds(reports: Sequence[Report]) -> list[tuple[list[str], list[Report]]]:
+    """Part reports by the kind of their perplexity, each with the header of its table."""
+    names = dict.fromkeys(report.perplexity for report in reports)
+    out = []
+    for name in names or ("perplexity",):
+        kind = kind_of(name).replace("_", " ")
+        header = [kind + one if one in SHOWN else one for one in HEADER]
+        out.append((header, [report for report in reports if report.perplexity == name]))
+    return out
+
+
 def markdown(reports: Sequence[Report]) -> str:
-    """Give a Markdown table, and the signatures below it."""
-    lines = [
-        "| " + " | ".join(HEADER) + " |",
-        "|---|---|---|" + "---:|" * (len(HEADER) - 3),
-    ]
-    for cells in _rows(reports):
-        escaped = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
-        lines.append("| " + " | ".join(escaped) + " |")
-    lines.append("")
+    """Give a Markdown table, one for each kind of perplexity, and the signatures below it."""
+    lines = []
+    for header, some in _kinds(reports):
+        lines.append("| " + " | ".join(header) + " |")
+        lines.append("|---|---|---|" + "---:|" * (len(header) - 3))
+        for cells in _rows(some):
+            escaped = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
+            lines.append("| " + " | ".join(escaped) + " |")
+        lines.append("")
     lines += [f"`{report.signature}`" for report in reports]
+    for report in reports:
+        if report.oov is not None:
+            shown = "; ".join(
+                f"{row.label} {row.value} ({row.remark})" for row in unknown(report.oov)
+            )
+            lines += ["", f"{plain(report.model)} on {plain(report.data)}: {shown}"]
     return "\n".join(lines) + "\n"
 
 
@@ -59,11 +80,13 @@ def as_csv(reports: Sequence[Report]) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    metrics = list(reports[0].metrics) if reports else []
+    metrics = list(dict.fromkeys(key for report in reports for key in report.metrics))
     counts = list(reports[0].totals.to_json()) if reports else []
     known = any(report.companions is not None for report in reports)
     beside = METRICS if known else ()
     ends = [f"{key}_{end}" for key in RATIOS for end in ("low", "high")] if known else []
+    told = any(report.oov is not None for report in reports)
+    ends += ["oov_tokens", "oov_rate", "perplexity_without_oov"] if told else []
     writer.writerow(
         ["model", "data", "group", *metrics, *counts, "bpb_low", "bpb_high", *beside, *ends]
         + ["signature"]
@@ -72,7 +95,8 @@ def as_csv(reports: Sequence[Report]) -> str:
         parts: list[tuple[str, Report | Group]] = [("all", report)]
         parts += [(group.name, group) for group in report.groups]
         for name, part in parts:
-            values, interval = part.metrics, part.intervals.get("bits_per_byte")
+            values = part.metrics
+            interval = part.intervals.get(named("bits_per_byte", report.perplexity))
             more = part.companions or Figures(0, {})
             row = [
                 harmless(report.model), harmless(report.data), harmless(name),
@@ -81,6 +105,7 @@ def as_csv(reports: Sequence[Report]) -> str:
                 repr(interval.low) if interval else "", repr(interval.high) if interval else "",
                 *(repr(more.metrics[key]) if key in more.metrics else "" for key in beside),
                 *_ends(more, known),
+                *_unknown(part, told),
                 str(report.signature),
             ]  # fmt: skip
             writer.writerow(["" if cell == "nan" else cell for cell in row])
@@ -96,6 +121,15 @@ def _ends(item: Figures, known: bool) -> list[str]:
     return out
 
 
+def _unknown(part: Report | Group, told: bool) -> list[str]:
+    """Give the cells on words that the model's vocabulary lacks."""
+    if not told:
+        return []
+    if part.oov is None:
+        return ["", "", ""]
+    return [str(part.oov.tokens), *(repr(value) for value in part.oov.metrics.values())]
+
+
 def harmless(text: str) -> str:
     """Put a quote before text that a spreadsheet would take for a formula."""
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
@@ -103,9 +137,12 @@ def harmless(text: str) -> str:
 
 def latex(reports: Sequence[Report]) -> str:
     """Give a LaTeX tabular (booktabs), the signatures as comments."""
-    lines = [r"\begin{tabular}{lllrrrrr}", r"\toprule", " & ".join(HEADER) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(tex, cells)) + r" \\" for cells in _rows(reports)]
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines = []
+    for header, some in _kinds(reports):
+        lines += [r"\begin{tabular}{lllrrrrr}", r"\toprule"]
+        lines += [" & ".join(header) + r" \\", r"\midrule"]
+        lines += [" & ".join(map(tex, cells)) + r" \\" for cells in _rows(some)]
+        lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% {report.signature}" for report in reports]
     return "\n".join(lines) + "\n"
 
@@ -123,14 +160,15 @@ def tex(text: str) -> str:
 
 def citation(report: Report) -> str:
     """Give one line that can stand in a paper."""
-    bpb = report.intervals.get("bits_per_byte")
+    byte = named("bits_per_byte", report.perplexity)
+    bpb = report.intervals.get(byte)
     span = ""
     if bpb is not None:
         span = f" ({bpb.level:.0%} CI {figure(bpb.low)} to {figure(bpb.high)})"
     name = report.perplexity.replace("_", "-")
     parts = []
     if report.totals.bytes:
-        parts.append(f"{figure(report.metrics['bits_per_byte'])} bits per byte{span}")
+        parts.append(f"{figure(report.metrics[byte])} {byte.replace('_', ' ')}{span}")
     if report.totals.tokens:
         parts.append(f"a token {name} of {figure(report.metrics[report.perplexity])}")
     return (

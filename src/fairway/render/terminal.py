@@ -14,7 +14,7 @@ from fairway.render import companions
 from fairway.render.explain import rule_of_thumb
 from fairway.render.visible import BARS, COLOURS, LEVELS, bits, figure, level, plain, visible
 from fairway.report import Group, Report
-from fairway.scores import Totals, real
+from fairway.scores import CONDITIONAL, PERPLEXITY, PSEUDO, Totals, kind_of, named, real
 from fairway.statistics import LEVEL, Interval
 
 COLUMNS = (
@@ -22,22 +22,37 @@ COLUMNS = (
     ("bits_per_byte", "bits/byte"),
     ("word_perplexity", "word ppl"),
 )
+WIDE = 72
+"""Columns of a terminal from which on labels are not broken."""
+BYTES = "comparable across tokenizers"
+REMARKS = {
+    PSEUDO: "no code length",
+    CONDITIONAL: "given the source",
+}
+"""What is said of bits per byte where perplexity has another name."""
 
 
-def headings(table: Table) -> None:
+def titled(label: str, perplexity: str, between: str = " ") -> str:
+    """Put before a label what kind of likelihood it is of: pseudo, conditional."""
+    return f"{kind_of(perplexity).replace('_', between)}{label}"
+
+
+def headings(table: Table, perplexity: str = PERPLEXITY) -> None:
     """Add the columns that every table of several numbers has; bits per byte has the interval."""
     for key, label in COLUMNS:
-        table.add_column(label, justify="right", no_wrap=True)
+        table.add_column(titled(label, perplexity, "\n"), justify="right", no_wrap=True)
         if key == "bits_per_byte":
             table.add_column("95% interval", no_wrap=True, style="dim")
 
 
-def cells(metrics: Mapping[str, float], interval: Interval | None) -> list[str]:
+def cells(
+    metrics: Mapping[str, float], interval: Interval | None, perplexity: str = PERPLEXITY
+) -> list[str]:
     """Write those columns for one row."""
     span = f"{figure(interval.low)} to {figure(interval.high)}" if interval else "-"
     out = []
     for key, _ in COLUMNS:
-        out.append(figure(metrics.get(key, math.nan)))
+        out.append(figure(metrics.get(named(key, perplexity), math.nan)))
         if key == "bits_per_byte":
             out.append(span)
     return out
@@ -52,28 +67,35 @@ def report(console: Console, item: Report) -> None:
         highlight=False,
     )
     rows = (
-        (name, name.replace("_", " "), "per token"),
-        ("bits_per_byte", "bits per byte", "comparable across tokenizers"),
+        ("perplexity", "perplexity", "per token"),
+        ("bits_per_byte", "bits per byte", REMARKS.get(name, BYTES)),
         ("bits_per_char", "bits per character", ""),
         ("word_perplexity", "word perplexity", "per whitespace word"),
         ("nll_per_token", "nats per token", ""),
         ("bytes_per_token", "bytes per token", ""),
     )
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for key, label, remark in rows:
+    table.add_column(no_wrap=console.width >= WIDE)
+    for plainly, label, remark in rows:
+        key = named(plainly, name)
+        label = label if key == plainly else titled(label, name)
         value = metrics.get(key, math.nan)
         interval = item.intervals.get(key)
         shown = figure(value, 5) if value == value else item.reasons.get(key, "-")
         span = ""
+        if key == "bits_per_byte" and item.oov is not None and item.oov.tokens:
+            remark = "unknown words are not spelled"
         if interval is not None:
             span = f"[{figure(interval.low, 5)}, {figure(interval.high, 5)}]"
         table.add_row(
             label, Text(shown, style="bold"), Text(span), Text(remark, style="dim"),
         )  # fmt: skip
-    if item.companions is not None:
-        for row in companions.rows(item.companions):
-            bold, dim = Text(row.value, style="bold"), Text(row.remark, style="dim")
-            table.add_row(row.label, bold, Text(row.span), dim)
+    beside = companions.rows(item.companions) if item.companions is not None else []
+    if item.oov is not None:
+        beside += companions.unknown(item.oov)
+    for row in beside:
+        bold, dim = Text(row.value, style="bold"), Text(row.remark, style="dim")
+        table.add_row(row.label, bold, Text(row.span), dim)
     console.print(table)
     console.print(Text(extent(item.totals), style="dim"))
     interval = next(iter(item.intervals.values()), None)
@@ -115,22 +137,24 @@ def groups(console: Console, item: Report) -> None:
     """Print the report's parts as a table, with micro and macro averages."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("group")
-    headings(table)
+    headings(table, item.perplexity)
     table.add_column("docs", justify="right")
-    whole = Group("all (micro)", item.totals, item.intervals)
+    name = item.perplexity
+    byte = named("bits_per_byte", name)
+    whole = Group("all (micro)", item.totals, item.intervals, perplexity=name)
     for group in (*item.groups, whole):
         table.add_row(
             plain(group.name),
-            *cells(group.metrics, group.intervals.get("bits_per_byte")),
+            *cells(group.metrics, group.intervals.get(byte), name),
             f"{group.totals.documents:,}",
         )
     if item.macro:
         macro = {key: value for key, (value, _, _) in item.macro.items()}
         span = None
-        if "bits_per_byte" in item.macro:
-            _, low, high = item.macro["bits_per_byte"]
+        if byte in item.macro:
+            _, low, high = item.macro[byte]
             span = Interval(low, high, LEVEL, "bootstrap")
-        table.add_row("mean (macro)", *cells(macro, span), "")
+        table.add_row("mean (macro)", *cells(macro, span, name), "")
     console.print(table)
 
 
@@ -164,17 +188,22 @@ def skipped(console: Console, item: Report, most: int = 5) -> None:
 
 
 def table(console: Console, items: Sequence[Report]) -> None:
-    """Print several reports as one table."""
+    """Print several reports as one table; perplexities of another kind have one of their own."""
+    for name in dict.fromkeys(item.perplexity for item in items):
+        _table(console, [item for item in items if item.perplexity == name], name)
+
+
+def _table(console: Console, items: Sequence[Report], name: str) -> None:
     out = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for label in ("model", "data"):
         out.add_column(label)
-    headings(out)
+    headings(out, name)
     out.add_column("tokens", justify="right")
     for item in items:
         out.add_row(
             plain(item.model),
             plain(item.data),
-            *cells(item.metrics, item.intervals.get("bits_per_byte")),
+            *cells(item.metrics, item.intervals.get(named("bits_per_byte", name)), name),
             f"{item.totals.tokens:,}",
         )
     console.print(out)

@@ -78,7 +78,7 @@ def _section(item: Comparison, where: Where | None, budget: int) -> str:
     spans += [_span(name, one, item.adjusted[name]) for name, one in item.groups.items()]
     parts.append(charts.intervals(spans, "difference in bits per byte, 95% interval"))
     parts.append(_numbers(item))
-    parts += [f"<p class='dim'>{_safe(line)}</p>" for line in basis(item.byte)]
+    parts += [f"<p class='dim'>{_safe(line)}</p>" for line in basis(item.byte, item.unit)]
     if item.groups:
         parts.append(_groups(item))
     for key, (ours, theirs) in item.allowed.items():

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fairway.errors import InputError, MissingExtra
+from fairway.backends.transformers import quantised
+from fairway.errors import InputError, MissingExtra, ProtocolError
 from fairway.protocol import convention, resolve
 
 if TYPE_CHECKING:
+    from fairway.backends.transformers.loading import Loaded
     from fairway.backends.transformers.scoring import TransformersScorer
 
 
@@ -32,6 +34,8 @@ def load(
     chat: Sequence[str] | None = None,
     batch_tokens: int | None = None,
     threads: int | None = None,
+    state: str | None = None,
+    quantize: str | None = None,
 ) -> TransformersScorer:
     """Load a causal language model and fit a convention to it.
 
@@ -39,7 +43,7 @@ def load(
         name: hub id (``ID@REVISION`` works), local folder, ``builtin``, or a model object.
         tokenizer: its tokenizer, with a model object.
         revision: commit, branch or tag on the hub.
-        adapter: folder of a PEFT adapter, merged into the weights.
+        adapter: folder of a PEFT adapter, merged into the weights; beside quantised ones.
         dtype: auto (float32 on a CPU, the checkpoint's elsewhere), float32, bfloat16, float16.
         device: auto, cpu, cuda or mps.
         device_map: as transformers takes it, for a model larger than one device.
@@ -52,29 +56,87 @@ def load(
         chat: roles whose words are scored, in documents that hold messages.
         batch_tokens: tokens in a batch, padding counted; None = as memory allows.
         threads: of the processor; None = as torch chooses.
+        state: of a recurrent model: ``restarted`` in each window, or ``carried`` from a document's
+            first token to its last, without windows; None = restarted.
+        quantize: scheme that the weights are rounded by while they are loaded, one of
+            `fairway.backends.transformers.quantised.SCHEMES`; None = as the checkpoint is.
 
     Raises:
-        MissingExtra: when torch or transformers are not installed.
+        MissingExtra: when torch or transformers are not installed, or a quantisation's package.
         ModelError: when the model cannot be loaded.
         ProtocolError: when settings contradict each other or the model.
     """
     if special_tokens not in (None, "text", "parse"):
         raise InputError(f"{special_tokens!r} is neither text nor parse.")
+    if state not in (None, "restarted", "carried"):
+        raise InputError(f"{state!r} is neither restarted nor carried.")
+    loaded = obtain(
+        name, tokenizer=tokenizer, revision=revision, adapter=adapter, dtype=dtype, device=device,
+        device_map=device_map, trust_remote_code=trust_remote_code, threads=threads,
+        quantize=quantize,
+    )  # fmt: skip
+    from fairway.backends.transformers import carry, encode, scoring
+
+    facts = encode.facts(loaded.tokenizer, loaded.positions)
+    named = convention(like)
+    plan = resolve(named, facts, prefix, max_length, stride)
+    if state is not None and not carry.stateful(loaded.model):
+        raise ProtocolError(
+            f"{loaded.name} has no recurrent state, so it cannot be {state}; leave state away."
+        )
+    if state == "carried":
+        asked = max_length is not None or stride is not None
+        plan = carry.whole(plan, loaded.positions, asked)
+    scorer = scoring.TransformersScorer(
+        loaded,
+        plan,
+        (special_tokens or named.special) == "parse",
+        tuple(chat) if chat else None,
+        batch_tokens or 0,
+        carried=state == "carried",
+    )
+    scorer.settle()
+    return scorer
+
+
+def obtain(
+    name: str | Any,
+    kind: str = "hf",
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    adapter: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+    threads: int | None = None,
+    quantize: str | None = None,
+) -> Loaded:
+    """Load a model of a kind that transformers has, or take an object; options as `load`.
+
+    Raises:
+        MissingExtra: when torch or transformers are not installed.
+        InputError: for an option without sense, or an object without its tokenizer.
+        ModelError: when the model cannot be loaded.
+    """
     if threads is not None and threads < 1:
         raise InputError(f"--threads {threads} is below 1; leave it away to use all cores.")
+    # Where torchao is installed, importing transformers imports it too.
+    quantised.hush()
     with _collector_at_rest():
         try:
             import torch
             import transformers  # noqa: F401
         except ImportError:
             raise MissingExtra("Scoring with a Hugging Face model", "hf") from None
-        from fairway.backends.transformers import encode, loading, scoring
+        from fairway.backends.transformers import loading, scoring  # noqa: F401
 
         if threads is not None:
             torch.set_num_threads(threads)
         if isinstance(name, str):
             base, at, commit = name.partition("@")
-            loaded = loading.load(
+            return loading.load(
                 base if at else name,
                 revision=revision or commit or None,
                 adapter=adapter,
@@ -82,23 +144,14 @@ def load(
                 device=device,
                 device_map=device_map,
                 trust_remote_code=trust_remote_code,
+                kind=kind,
+                quantize=quantize,
             )
-        elif tokenizer is None:
+        if quantize:
+            raise InputError("A model object is scored as it is; leave quantize away.")
+        if tokenizer is None:
             raise InputError("A model object needs its tokenizer: load(model, tokenizer=...).")
-        else:
-            loaded = loading.wrap(name, tokenizer)
-    facts = encode.facts(loaded.tokenizer, loaded.positions)
-    named = convention(like)
-    plan = resolve(named, facts, prefix, max_length, stride)
-    scorer = scoring.TransformersScorer(
-        loaded,
-        plan,
-        (special_tokens or named.special) == "parse",
-        tuple(chat) if chat else None,
-        batch_tokens or 0,
-    )
-    scorer.settle()
-    return scorer
+        return loading.wrap(name, tokenizer)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
+from fairway.backends.transformers.carry import stateful
 from fairway.backends.transformers.layout import Branch, Layout, band, pieces
 
 NAME = "fairway"
@@ -50,7 +51,7 @@ def packed_attention(model: Any, layout: Layout) -> Iterator[None]:
 
 def usable(model: Any) -> bool:
     """Whether a model's attention is reached through the interface, so far as it says."""
-    if not getattr(model, "_supports_attention_backend", False):
+    if not getattr(model, "_supports_attention_backend", False) or stateful(model):
         return False
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())

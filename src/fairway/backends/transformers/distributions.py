@@ -138,7 +138,7 @@ def _distributions(model: Any, path: Path, piece: Piece) -> Distributions:
     """Sum over the vocabulary once; what is asked for later is taken from the states anew."""
     document, place, ids, state = piece
     targets = torch.from_numpy(ids).to(state.device)
-    with torch.inference_mode():
+    with forward.gradless(model):
         if path.head is None:
             runs = [
                 heads.sums_of(state[at : at + size], targets[at : at + size], ())

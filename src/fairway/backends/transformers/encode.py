@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +61,19 @@ def encode(tokenizer: Any, text: str, parse_special: bool = False) -> Encoded:
     return encode_many(tokenizer, [text], parse_special)[0]
 
 
-def encode_many(tokenizer: Any, texts: Sequence[str], parse_special: bool = False) -> list[Encoded]:
+def encode_many(
+    tokenizer: Any, texts: Sequence[str], parse_special: bool = False, target: bool = False
+) -> list[Encoded]:
     """Tokenize texts without special tokens around them.
 
     Args:
         tokenizer: a transformers tokenizer.
         texts: what to encode.
         parse_special: read the text of special tokens as those tokens; else it is plain text.
+        target: texts are targets of translations, which some tokenizers read otherwise.
 
     Raises:
+        InputError: when a text holds half of a surrogate pair.
         ModelError: when the tokenizer has no offsets and its output cannot be aligned.
     """
     if not texts:
@@ -82,7 +87,17 @@ def encode_many(tokenizer: Any, texts: Sequence[str], parse_special: bool = Fals
         options["split_special_tokens"] = True
     if fast:
         options["return_offsets_mapping"] = True
-    out = tokenizer(list(texts), **options)
+    try:
+        out = tokenizer(**{"text_target" if target else "text": list(texts)}, **options)
+    except (TypeError, UnicodeEncodeError):
+        # What the library raises for text that has no UTF-8 form.
+        for text in texts:
+            if any("\ud800" <= char <= "\udfff" for char in text):
+                raise InputError(
+                    "The text holds half of a surrogate pair, which is no character; decode the "
+                    "file as what it is, or replace such characters."
+                ) from None
+        raise
     found = []
     for index, text in enumerate(texts):
         ids: list[int] = out["input_ids"][index]
@@ -161,6 +176,60 @@ def _given(document: Document, size: int) -> Encoded:
             "was made with another tokenizer."
         )
     return Encoded(ids, np.zeros((len(ids), 2), dtype=np.int64), False)
+
+
+def around(tokenizer: Any, target: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Find the special tokens that a tokenizer puts before and behind a text, or a target.
+
+    Raises:
+        ModelError: when what it gives with them is not what it gives without, with more around it.
+    """
+    name = "text_target" if target else "text"
+    whole, bare = (
+        list(tokenizer(**{name: "a"}, add_special_tokens=special)["input_ids"])
+        for special in (True, False)
+    )
+    for size in range(len(whole) - len(bare) + 1):
+        if whole[size : size + len(bare)] == bare:
+            return tuple(whole[:size]), tuple(whole[size + len(bare) :])
+    raise ModelError(
+        "This tokenizer reads a text otherwise where it puts special tokens around it; use one "
+        "that does not."
+    )
+
+
+@contextmanager
+def a_rows_fault(documents: Sequence[Document]) -> Iterator[None]:
+    """Let what a tokenizer cannot do to a text be a fault of its row, without which a run goes on.
+
+    Raises:
+        InputError: in place of a ModelError.
+    """
+    try:
+        yield
+    except ModelError as problem:
+        name = documents[0].id if len(documents) == 1 else f"One of {len(documents)} documents"
+        raise InputError(f"{name} cannot be scored. {problem}") from None
+
+
+def refuse(document: Document, kind: str) -> None:
+    """Refuse documents that are not text, or bring what only causal models can use.
+
+    Raises:
+        InputError: for token ids, windows of the document's own, and text with lone surrogates.
+    """
+    if document.ids is not None:
+        raise InputError(
+            f"{document.id} holds token ids, and a {kind} model reads text: it puts special tokens "
+            "of its own around it."
+        )
+    if document.windows is not None:
+        raise InputError(
+            f"{document.id} has windows of its own, as causal models have, which a {kind} model "
+            "cannot take."
+        )
+    if any("\ud800" <= char <= "\udfff" for char in document.context + document.text):
+        raise InputError(f"{document.id} holds a lone surrogate, which is no text; mend it first.")
 
 
 def raw_bytes(tokenizer: Any, ids: NDArray[np.int64]) -> NDArray[np.int64]:

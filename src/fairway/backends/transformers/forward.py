@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from fairway.backends.transformers import carry as carrying
 from fairway.backends.transformers import head as heads
 from fairway.backends.transformers.attention import packed_attention
+from fairway.backends.transformers.carry import Carry
 from fairway.backends.transformers.layout import Layout, lay_out
 from fairway.backends.transformers.products import Products
 from fairway.backends.transformers.tree import SHARED, Row, pack
@@ -21,6 +23,8 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}
 HALF_TOLERANCE = 0.25
 CHUNK_BYTES = 64 << 20
 """Float32 logits of the model's own forward that are reduced at a time."""
+HELD = 512
+"""Predictions of texts read piece by piece that are scored together."""
 BROKEN = (
     AttributeError, TypeError, RuntimeError, ValueError, IndexError, KeyError, ImportError,
     ModelError,
@@ -43,12 +47,23 @@ class Path:
             once.
         products: faster equals of the model's matrix products and activations.
         sets: ``(k, vocabulary)`` booleans: sets of tokens whose probability is wanted.
+        carry: texts are read whole, the model's state handed on from piece to piece.
     """
 
     head: heads.Head | None = None
     packed: bool = False
     products: Products = field(default_factory=Products)
     sets: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    carry: Carry | None = None
+
+
+def gradless(model: Any) -> Any:
+    """Give the context that a model runs in: inference mode, which is faster, where it can.
+
+    Classes of quantised weights that are made of several tensors may not be used in it.
+    """
+    plain = all(type(one) in (torch.nn.Parameter, torch.Tensor) for one in model.parameters())
+    return torch.inference_mode() if plain else torch.no_grad()
 
 
 def pad(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -81,8 +96,11 @@ def run(
         ModelError: when a log-probability is not a number.
     """
     device = model.get_input_embeddings().weight.device
-    with torch.inference_mode():
-        if path.head is None:
+    with gradless(model):
+        if path.carry is not None:
+            with path.products.active():
+                scored = _carried(model, path, rows, device, want)
+        elif path.head is None:
             parts = [_own(model, path, row, device, want) for row in rows]
             scored = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         else:
@@ -107,7 +125,13 @@ def states(model: Any, path: Path, rows: Sequence[Row]) -> list[torch.Tensor]:
         ``(targets, width)`` hidden states; without a head ``(targets, vocabulary)`` logits.
     """
     device = model.get_input_embeddings().weight.device
-    with torch.inference_mode():
+    with gradless(model):
+        if path.carry is not None:
+            with path.products.active():
+                parts: list[list[torch.Tensor]] = [[] for _ in rows]
+                for index, taken, _ in _walk(model, path, rows, device):
+                    parts[index].append(taken)
+                return [torch.cat(some) for some in parts]
         if path.head is None:
             return [_own_logits(model, row, device) for row in rows]
         with path.products.active():
@@ -143,11 +167,66 @@ def _packed(model: Any, rows: Sequence[Row], device: torch.device) -> tuple[torc
 def _padded(model: Any, rows: Sequence[Row], device: torch.device) -> torch.Tensor:
     """Read windows as rows of one batch; give the hidden states that predict their targets."""
     ids, mask = pad(rows, device)
-    options = {"attention_mask": mask} if mask is not None else {}
+    # Padding behind a text cannot reach a state before it, and RWKV warns of a mask.
+    masked = mask is not None and not carrying.stateful(model)
+    options = {"attention_mask": mask} if masked else {}
     hidden = model.base_model(ids, use_cache=False, **options).last_hidden_state
     return torch.cat(
         [hidden[index, row.first : row.first + len(row.targets)] for index, row in enumerate(rows)]
     )
+
+
+def _walk(
+    model: Any, path: Path, rows: Sequence[Row], device: torch.device
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Read texts whole, piece by piece.
+
+    Yields:
+        A row's index, and of a stretch of its targets what predicts them (hidden states where
+        there is a head, else logits), and their ids.
+    """
+    assert path.carry is not None
+    ids, _ = pad(rows, device)
+    call = model if path.head is None else model.base_model
+    for begin, end, out in carrying.walk(call, ids, path.carry):
+        read = out.logits if path.head is None else out.last_hidden_state
+        if path.head is not None:
+            read = read.to(path.head.module.weight.device)
+        for index, row in enumerate(rows):
+            low, high = max(row.first, begin), min(row.first + len(row.targets), end)
+            if low < high:
+                targets = torch.from_numpy(row.targets[low - row.first : high - row.first])
+                yield index, read[index, low - begin : high - begin], targets.to(read.device)
+
+
+def _carried(
+    model: Any, path: Path, rows: Sequence[Row], device: torch.device, want: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """Score texts that are read whole; give their columns one behind the other."""
+    done: list[list[dict[str, torch.Tensor]]] = [[] for _ in rows]
+    held: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+
+    def flush() -> None:
+        taken = torch.cat([one[1] for one in held])
+        targets = torch.cat([one[2] for one in held])
+        if path.head is None:
+            columns = _reduced(path, taken, targets, want)
+        else:
+            columns = heads.score_rows(path.head, taken, targets, want, path.sets)
+        at = 0
+        for index, _, ids in held:
+            done[index].append({k: v[at : at + len(ids)] for k, v in columns.items()})
+            at += len(ids)
+        held.clear()
+
+    for one in _walk(model, path, rows, device):
+        held.append(one)
+        if sum(len(kept[2]) for kept in held) >= HELD:
+            flush()
+    if held:
+        flush()
+    parts = [part for some in done for part in some]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _own(
@@ -155,7 +234,12 @@ def _own(
 ) -> dict[str, torch.Tensor]:
     """Score one window from the logits that the model's own forward returns."""
     rows = _own_logits(model, row, device)
-    targets = torch.from_numpy(row.targets).to(rows.device)
+    return _reduced(path, rows, torch.from_numpy(row.targets).to(rows.device), want)
+
+
+def _reduced(
+    path: Path, rows: torch.Tensor, targets: torch.Tensor, want: Collection[str]
+) -> dict[str, torch.Tensor]:
     sets = path.sets if path.sets is None else path.sets.to(rows.device)
     size = max(1, CHUNK_BYTES // (4 * rows.shape[1]))
     return heads.fetch(
@@ -197,7 +281,7 @@ def probe(model: Any, path: Path) -> float:
         fast = run(model, path, rows, ())
         if path.packed:
             # A sliding window that masks name and layers do not would not be heeded.
-            with torch.inference_mode():
+            with gradless(model):
                 layout = _packed(model, rows, model.get_input_embeddings().weight.device)[1]
             if not layout.local <= layout.windows:
                 return float("inf")

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from fairway.backends.transformers.tree import rounded
+from fairway.errors import InputError
 
 ROWS = {"cpu": 512, "cuda": 4096}
 """Rows of hidden states that are scored together."""
@@ -23,6 +24,8 @@ TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 """Float32 logits held at a time: on a CPU what its caches hold."""
 FULL = (torch.float32, torch.float64)
 """Where a tile is as exact as the target's logit by itself; in half precision it is not."""
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Names under which architectures keep the height to which logits are squeezed."""
 NAMES = re.compile(r"logprob|entropy|rank|boundary|top(\d*)")
 
 
@@ -46,7 +49,7 @@ class Head:
 def find(model: Any) -> Head | None:
     """Read a model's head from its configuration; None where it has none of the usual form."""
     module = model.get_output_embeddings()
-    if module is None or not hasattr(module, "weight") or module.weight.ndim != 2:
+    if module is None or not _usual(getattr(module, "weight", None)):
         return None
     config = model.config.get_text_config()
     scale = 1.0
@@ -54,14 +57,42 @@ def find(model: Any) -> Head | None:
         scale /= float(config.logits_scaling)
     if getattr(config, "logit_scale", None):
         scale *= float(config.logit_scale)
-    cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
+    if getattr(config, "lm_head_multiplier", None):
+        scale *= float(config.lm_head_multiplier)
+    cap = next((float(getattr(config, key)) for key in CAPS if getattr(config, key, None)), 0.0)
     return Head(module, scale, cap, int(module.weight.shape[0]))
+
+
+def _usual(weight: Any) -> bool:
+    """Whether rows can be taken of weights; quantised ones are packed, or have their own class."""
+    return (
+        type(weight) in (torch.Tensor, torch.nn.Parameter)
+        and weight.ndim == 2
+        and weight.dtype in (*FULL, torch.bfloat16, torch.float16)
+    )
 
 
 def tops(want: Collection[str]) -> dict[str, int]:
     """Of what is wanted, the most likely tokens: ``top`` is one of them, ``top5`` are five."""
     found = {name: NAMES.fullmatch(name) for name in want if name.startswith("top")}
     return {name: int(match.group(1) or 1) for name, match in found.items() if match}
+
+
+def check(want: Collection[str]) -> None:
+    """Refuse a column that a model without marks of words has not.
+
+    Raises:
+        InputError: for one.
+    """
+    for name in want:
+        match = NAMES.fullmatch(name)
+        if name == "boundary":
+            raise InputError(
+                "This kind of model gives no probability that a word ends, so that of a word is "
+                "the plain sum of its tokens': pass --uncorrected."
+            )
+        if not match or match.group(1) == "0":
+            raise InputError(f"There is no column {name!r}; want takes entropy, rank, top, top5.")
 
 
 def score_rows(

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fairway import store
-
-DIGITS = 12
-
-
-def file_hash(paths: list[Path]) -> str:
-    """Hash the contents of files, remembered by path, size and time of change."""
-    stamp = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
-    known = store.recall("weights", key)
-    if isinstance(known, str):
-        return known
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    value = digest.hexdigest()[:DIGITS]
-    store.note("weights", key, value)
-    return value
+from fairway.hashes import DIGITS, file_hash
 
 
 def folder_hash(folder: Path) -> str | None:
@@ -49,11 +31,63 @@ def weight_files(folder: Path) -> list[Path]:
 def module_hash(model: Any) -> str:
     """Hash the weights of a model in memory: names, shapes and bytes."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in leaves(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         data = tensor.detach().cpu().contiguous()
         digest.update(data.flatten().view(torch.uint8).numpy().tobytes() if data.numel() else b"")
     return digest.hexdigest()[:DIGITS]
+
+
+def leaves(model: Any) -> Iterator[tuple[str, Any]]:
+    """Give a model's weights by name, quantised ones as the plain tensors that they consist of."""
+    for name, value in sorted(model.state_dict().items()):
+        yield from _leaves(name, value)
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    parts = getattr(value, "__tensor_flatten__", None)
+    if parts is not None:
+        for part in parts()[0]:
+            yield from _leaves(f"{name}.{part}", getattr(value, part))
+    elif isinstance(value, torch.Tensor):
+        yield name, value
+
+
+def held(model: Any) -> int:
+    """Count the bytes of a model's weights in memory, those that two names share once."""
+    sizes = {tensor.data_ptr(): tensor.nbytes for _, tensor in leaves(model)}
+    return sum(sizes.values())
+
+
+def count(model: Any) -> int:
+    """Count a model's weights as they were before they were packed, shared ones once."""
+    seen: set[int] = set()
+    total = 0
+    for module in model.modules():
+        kept = dict(module.named_parameters(recurse=False))
+        rows, columns = (getattr(module, name, None) for name in ("out_features", "in_features"))
+        if isinstance(rows, int) and isinstance(columns, int):
+            # Scales and zero points are no weights; packed weights have a shape of their own.
+            kept = {name: one for name, one in kept.items() if name in ("weight", "bias")}
+            if tuple(getattr(kept.get("weight"), "shape", ())) != (rows, columns):
+                total += rows * columns
+                kept.pop("weight", None)
+        total += sum(one.numel() for one in kept.values() if id(one) not in seen)
+        seen |= {id(one) for one in kept.values()}
+    return total
+
+
+def packing(model: Any) -> str | None:
+    """Name the classes that multiply with packed weights; None where there are none."""
+    found = set()
+    for module in model.modules():
+        if hasattr(module, "in_features"):
+            weight = dict(module.named_parameters(recurse=False)).get("weight")
+            if type(module) is not torch.nn.Linear:
+                found.add(type(module).__name__)
+            elif type(weight) is not torch.nn.Parameter:
+                found.add(type(weight).__name__)
+    return "+".join(sorted(found)) or None
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

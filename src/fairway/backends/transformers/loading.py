@@ -10,16 +10,28 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging as hf_logging
 
 from fairway import hub
-from fairway.backends.transformers import identity
+from fairway.backends.transformers import identity, quantised, quantising
 from fairway.errors import FairwayError, InputError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length")
 BUILTIN = "builtin"
+CLASSES = {
+    "hf": (AutoModelForCausalLM, "causal language model"),
+    "masked": (AutoModelForMaskedLM, "masked language model"),
+    "seq2seq": (AutoModelForSeq2SeqLM, "encoder-decoder language model"),
+}
+"""By kind: what loads it, and what it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +46,10 @@ class Loaded:
         weights: hash of the weights.
         adapter: name and hash of a PEFT adapter.
         dtype: float32, bfloat16, float16, ...
-        quant: method of quantisation.
+        quant: how the weights are quantised, see `fairway.backends.transformers.quantised`.
         positions: tokens the model can read; None = no limit.
         wrapped: whether the model came as an object, whose code may be anything.
+        activations: over what they are rounded, see `quantised.activations`; None = they are not.
         stored: bytes of the weights' files, where the model has the dtype that they have, or that
             it was not asked to have another; None = not known.
     """
@@ -51,6 +64,7 @@ class Loaded:
     quant: str | None
     positions: int | None
     wrapped: bool = False
+    activations: str | None = None
     stored: int | None = None
 
 
@@ -102,11 +116,14 @@ def load(
     device: str = "auto",
     device_map: Any = None,
     trust_remote_code: bool = False,
+    kind: str = "hf",
+    quantize: str | None = None,
 ) -> Loaded:
-    """Load a causal language model by name.
+    """Load a language model by name, a causal one or one of another kind (`CLASSES`).
 
     Raises:
-        InputError: for an unknown dtype or device.
+        InputError: for an unknown dtype, device or scheme of quantisation.
+        MissingExtra: when the weights are quantised and the packages for that are not installed.
         ModelError: when nothing loadable is there, in one sentence.
     """
     if dtype != "auto" and dtype not in DTYPES:
@@ -128,13 +145,18 @@ def load(
     hf_logging.set_verbosity(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(source, **common)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=chosen,
-            device_map=device_map,
-            output_loading_info=True,
-            **common,
-        )
+        _fits(name, config, kind)
+        settings = _settings(config)
+        placed, options = device_map, dict(common)
+        if settings is not None or quantize:
+            # Packed weights are made for the device that they are loaded to.
+            placed = device_map or ({"": device} if device != "cpu" else None)
+            options |= quantising.options(name, config, settings, quantize, chosen, device)
+        with quantising.quiet(settings is not None or bool(quantize)):
+            model, info = CLASSES[kind][0].from_pretrained(
+                source, dtype=chosen, device_map=placed, output_loading_info=True, **options
+            )
+            quantising.settle(model, chosen)
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         weights = identity.folder_hash(path) if local else None
         commit = None if local else _commit(config, name, revision)
@@ -157,12 +179,15 @@ def load(
         hf_logging.enable_progress_bar()
     missing = sorted(info.get("missing_keys") or ())
     if missing:
-        raise ModelError(
-            f"{name} lacks {len(missing)} weights of a causal language model ({missing[0]}, ...), "
-            "which would be random; its architecture is "
-            f"{', '.join(config.architectures or ['unknown'])}."
+        why = quantising.unknown(settings) or (
+            f"its architecture is {', '.join(config.architectures or ['unknown'])}"
         )
-    if device_map is None:
+        raise ModelError(
+            f"{name} lacks {len(missing)} weights of a {CLASSES[kind][1]} ({missing[0]}, ...), "
+            f"which would be random; {why}"
+            + (f": give --model seq2seq:{name}." if _paired(config, kind) else ".")
+        )
+    if placed is None:
         model = model.to(device)
     return Loaded(
         model.eval(),
@@ -172,10 +197,33 @@ def load(
         weights,
         adapted,
         str(model.dtype).removeprefix("torch."),
-        _quantisation(model),
-        positions(model.config),
-        stored=_stored(path if local else None, name, commit, config, dtype),
+        **_quantisation(model, settings),
+        positions=positions(model.config),
+        stored=None if quantize else _stored(path if local else None, name, commit, config, dtype),
     )
+
+
+def _fits(name: str, config: Any, kind: str) -> None:
+    """Refuse an architecture that has no model of a kind, and name the kind that it has.
+
+    Raises:
+        ModelError: for such a one.
+    """
+    if getattr(config, "auto_map", None):
+        return  # its own code says what it is
+    fitting = [one for one, (auto, _) in CLASSES.items() if type(config) in auto._model_mapping]
+    if kind in fitting or not fitting:
+        return
+    others = " or ".join(f"--model {one}:{name}" for one in fitting)
+    raise ModelError(
+        f"{name} is a {config.model_type} model, of which transformers has no {CLASSES[kind][1]}; "
+        f"give {others}."
+    )
+
+
+def _paired(config: Any, kind: str) -> bool:
+    """Whether a checkpoint has the encoder that the kind asked for has none of."""
+    return kind != "seq2seq" and bool(getattr(config, "is_encoder_decoder", False))
 
 
 def _commit(config: Any, name: str, revision: str | None) -> str | None:
@@ -207,8 +255,8 @@ def wrap(model: Any, tokenizer: Any, name: str | None = None) -> Loaded:
         identity.module_hash(model),
         None,
         str(model.dtype).removeprefix("torch."),
-        _quantisation(model),
-        positions(model.config),
+        **_quantisation(model),
+        positions=positions(model.config),
         wrapped=True,
     )
 
@@ -225,16 +273,26 @@ def positions(config: Any) -> int | None:
     return None
 
 
-def _quantisation(model: Any) -> str | None:
-    settings = getattr(model.config, "quantization_config", None)
-    if settings is None:
-        return None
-    method = (
-        settings.get("quant_method")
-        if isinstance(settings, dict)
-        else getattr(settings, "quant_method", None)
-    )
-    return str(getattr(method, "value", method))
+def _settings(config: Any) -> Any:
+    """Give the settings of quantisation, the text model's own where they are there."""
+    own = getattr(config.get_text_config(), "quantization_config", None)
+    return getattr(config, "quantization_config", None) if own is None else own
+
+
+def _quantisation(model: Any, settings: Any = None) -> dict[str, Any]:
+    """Say how a model's weights are quantised: the checkpoint's settings, or the model's own."""
+    made = _settings(model.config)
+    given = made if settings is None else settings
+    if given is None:
+        return {"quant": None}
+    found = dict(quantised.plain(given))
+    if getattr(made, "dequantize", None) is True:
+        # Decided while it was loaded, where there are no kernels for the device.
+        found["dequantize"] = True
+    if settings is not None and model.device.type == "cpu":
+        found["device"] = "cpu"
+    dtype = str(model.dtype).removeprefix("torch.")
+    return {"quant": quantised.describe(found, dtype), "activations": quantised.activations(found)}
 
 
 def _adapt(model: Any, adapter: str) -> tuple[Any, str]:
@@ -243,12 +301,27 @@ def _adapt(model: Any, adapter: str) -> tuple[Any, str]:
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{adapter} holds no adapter_config.json, so it is no PEFT adapter.")
-    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    return merged, f"{folder.name}@{identity.folder_hash(folder)}"
+    wrapped = PeftModel.from_pretrained(model, str(folder))
+    # What is merged into packed weights would be rounded as they are; beside them it is exact.
+    beside = getattr(model, "quantization_method", None) is not None
+    adapted = wrapped.get_base_model() if beside else wrapped.merge_and_unload()
+    return adapted, f"{folder.name}@{identity.folder_hash(folder)}"
 
 
 def _explain(name: str, problem: Exception) -> str:
     reason = " ".join(str(problem).split())
+    if isinstance(problem, KeyError):
+        reason = f"its settings lack {reason}"
+    if "ignore_mismatched_sizes" in reason:
+        return (
+            f"{name}'s weights have other shapes than its config.json says; of quantised ones, "
+            "bits and group_size must be those of the weights."
+        )
+    if "`CONVERSION` entries" in reason:
+        return (
+            f"{name} cannot be quantised so on this machine: a weight's shape does not fit the "
+            "groups, or the kernels want another device."
+        )
     if "trust_remote_code" in reason:
         return (
             f"{name} wants to run its own code; pass --trust-remote-code if you trust its author."

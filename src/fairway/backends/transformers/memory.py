@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
+from fairway.errors import ModelError
+
+Row = TypeVar("Row")
+Done = TypeVar("Done")
 CPU_TOKENS = 2048
 """A batch on a CPU: enough to fill its products, and small enough for its caches."""
 LEAST, MOST = 256, 1 << 16
@@ -52,6 +57,41 @@ def lacking(problem: BaseException) -> bool:
     return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (
         "not enough memory" in text or "can't allocate memory" in text or "out of memory" in text
     )
+
+
+def run(
+    rows: Sequence[Row],
+    call: Callable[[Sequence[Row]], list[Done]],
+    smaller: Callable[[], None],
+    size: Callable[[Row], int],
+    way: str = "give a smaller --max-length",
+) -> list[Done]:
+    """Run a batch; where memory does not suffice, plan smaller ones and run its halves.
+
+    Args:
+        rows: the batch.
+        call: runs some rows.
+        smaller: makes later batches smaller.
+        size: gives the tokens of a row.
+        way: what a user can do where a single row does not fit.
+
+    Raises:
+        ModelError: when a single row does not fit.
+    """
+    try:
+        return call(rows)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
+        if not lacking(problem):
+            raise
+        if len(rows) == 1:
+            raise ModelError(
+                f"A single window of {size(rows[0])} tokens does not fit into memory; {way}, or "
+                "give a smaller --dtype."
+            ) from None
+    release()
+    smaller()
+    half = len(rows) // 2
+    return run(rows[:half], call, smaller, size, way) + run(rows[half:], call, smaller, size, way)
 
 
 def release() -> None:

@@ -97,13 +97,13 @@ def _prepare(reader: Reader, index: int, document: Document, item: Encoded) -> P
     item = _without_prefix(reader.plan, document, item)
     leading = _leading(reader.plan, item)
     ids = np.concatenate((np.asarray(leading, np.int64), item.ids))
-    touched = np.concatenate((np.ones(len(leading), bool), _touched(document, item)))
+    reached = np.concatenate((np.ones(len(leading), bool), touched(document, item)))
     spelled = document.ids is not None and not document.text
     return Prepared(
         document,
         item,
         leading,
-        tuple(_rows(reader, index, ids, touched, document, item)),
+        tuple(_rows(reader, index, ids, reached, document, item)),
         encode.raw_bytes(reader.tokenizer, ids) if spelled else None,
     )
 
@@ -164,7 +164,7 @@ def _leading(plan: Plan, item: Encoded) -> tuple[int, ...]:
     return plan.leading
 
 
-def _touched(document: Document, item: Encoded) -> NDArray[np.bool_]:
+def touched(document: Document, item: Encoded) -> NDArray[np.bool_]:
     """Which tokens are to be scored: those that touch such a character, or all behind a context."""
     spans = _shifted(document)
     if spans is None or (document.ids is not None and not document.text):
@@ -193,7 +193,7 @@ def _rows(
     reader: Reader,
     index: int,
     ids: NDArray[np.int64],
-    touched: NDArray[np.bool_],
+    reached: NDArray[np.bool_],
     document: Document,
     item: Encoded,
 ) -> Iterator[Row]:
@@ -215,6 +215,11 @@ def _rows(
             "number: use --prefix none, or leave --special-tokens at text."
         )
     if document.windows is not None:
+        if plan.max_length is None and plan.convention.windowing == "rolling":
+            raise InputError(
+                f"{document.id} has windows of its own, and state=carried reads it whole; leave "
+                "state=carried away."
+            )
         cut = _given(document, item, len(plan.prefix) > 0)
     else:
         cut = plan.cut(len(ids))
@@ -223,7 +228,7 @@ def _rows(
         begin, end, start = window.begin, window.end, window.score_from
         if not len(front) and start == begin:
             start += 1
-        hit = np.flatnonzero(touched[start:end])
+        hit = np.flatnonzero(reached[start:end])
         if not len(hit):
             continue
         start, end = start + int(hit[0]), start + int(hit[-1]) + 1

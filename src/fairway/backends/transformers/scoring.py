@@ -20,6 +20,7 @@ from fairway import __version__, store
 from fairway.backends.transformers import (
     attention,
     boundary,
+    carry,
     distributions,
     encode,
     forward,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 GROUP_BYTES = 64 << 10
 """Bytes of documents that are planned together."""
 T = TypeVar("T")
+MIXED_TOLERANCE = 2.0
+"""Nats by which a later token may move an earlier one where activations share a scale."""
 BEYOND = 1e9
 """Stands for a probe that failed, nats; infinity is no JSON."""
 
@@ -67,6 +70,7 @@ class TransformersScorer:
             not suffice.
         path: how windows go through the model.
         notes: what the run must say.
+        carried: texts are read whole, a recurrent model's state handed on.
         fair: documents bring windows of their own, the same for all models compared.
     """
 
@@ -78,6 +82,7 @@ class TransformersScorer:
     path: Path = field(default_factory=Path)
     notes: list[str] = field(default_factory=list)
     fair: bool = False
+    carried: bool = False
     _thread: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)
     _marks: WordMarks | None = field(default=None, repr=False)
 
@@ -101,12 +106,20 @@ class TransformersScorer:
                 "tok": identity.tokenizer_hash(kept.tokenizer),
                 **self.plan.fields(),
                 **({"windows": "fair", "length": None, "stride": None} if self.fair else {}),
+                "state": self.state,
                 "special": "parsed" if self.parse_special else "text",
                 "chat": "+".join(self.roles) if self.roles else None,
                 "unit": "token",
                 "version": __version__,
             }
         )
+
+    @property
+    def state(self) -> str | None:
+        """What becomes of a recurrent model's state at a window's end; None = it has none."""
+        if not carry.stateful(self.loaded.model):
+            return None
+        return "carried" if self.carried else "restarted"
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -122,6 +135,7 @@ class TransformersScorer:
             "budget": self.budget,
             "packed": self.path.packed,
             "kernels": self.path.products.name,
+            **({"packing": identity.packing(self.loaded.model)} if self.loaded.quant else {}),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
@@ -130,9 +144,8 @@ class TransformersScorer:
     def stored(self) -> tuple[int, int]:
         """Bytes of the weights, on disk or as they are held, and how many weights there are."""
         model = self.loaded.model
-        kept = list(model.parameters())
-        size = sum(one.numel() * one.element_size() for one in kept)
-        return self.loaded.stored or size, sum(one.numel() for one in kept)
+        size = self.loaded.stored or identity.held(model)
+        return size, identity.count(model)
 
     def settle(self) -> None:
         """Refuse a model that sees ahead; choose the fast path or the model's own logits.
@@ -145,13 +158,23 @@ class TransformersScorer:
             self.budget = memory.budget(model)
         fast = Path(heads.find(model), False, products.choose(model))
         gap, leak, packed_gap = self._probe(fast)
-        quantised = self.loaded.quant is not None
-        if leak > (forward.HALF_TOLERANCE if quantised else forward.tolerance(model.dtype)):
+        if leak > self._leak_tolerance():
             raise ModelError(
                 f"{self.loaded.name} sees ahead: a later token moves an earlier log-probability "
-                f"by {leak:.2g} nats, so it is no causal language model (perhaps a masked one)."
+                f"by {leak:.2g} nats, so it is no causal language model; if it is a masked one, "
+                "put masked: before its name."
             )
-        if fast.head is None:
+        if self.loaded.activations:
+            self.notes.append(
+                "activations are quantised, which makes large differences of other batches' small "
+                "ones: windows are run one by one"
+            )
+            if self.loaded.activations == "batch":
+                self.notes.append(
+                    "activations are quantised over all tokens of a window: later ones moved "
+                    f"earlier ones by {leak:.2g} nats in the probe"
+                )
+        elif fast.head is None:
             self.notes.append("the model has no head of the usual form: its own logits are used")
         elif gap <= forward.tolerance(model.dtype):
             self.path = replace(fast, packed=packed_gap <= forward.tolerance(model.dtype))
@@ -160,6 +183,17 @@ class TransformersScorer:
                 f"the fast path differs from the model's own logits by {gap:.2g} nats: "
                 "the model's own forward is used"
             )
+        if self.carried:
+            chosen = carry.choose(model, self.loaded.quant is not None)
+            self.path = replace(self.path, packed=False, carry=chosen)
+
+    def _leak_tolerance(self) -> float:
+        """How far later tokens may move earlier ones, nats; a masked model's do by many."""
+        if self.loaded.activations == "batch":
+            return MIXED_TOLERANCE
+        if self.loaded.quant is not None:
+            return forward.HALF_TOLERANCE
+        return forward.tolerance(self.loaded.model.dtype)
 
     def _probe(self, fast: Path) -> tuple[float, float, float]:
         """Compare the fast path, its packed form, and a model that sees ahead, with the model."""
@@ -168,7 +202,7 @@ class TransformersScorer:
         known = store.recall("probes", key) if key else None
         if isinstance(known, list) and len(known) == 3:
             return float(known[0]), float(known[1]), float(known[2])
-        leak = forward.leak(model)
+        leak = self._leak()
         gap, packed_gap = 0.0, BEYOND
         if fast.head is not None:
             gap = min(BEYOND, forward.probe(model, fast))
@@ -177,6 +211,22 @@ class TransformersScorer:
         if key:
             store.note("probes", key, [gap, leak, packed_gap])
         return gap, leak, packed_gap
+
+    def _leak(self) -> float:
+        """Run the model for the first time, see `forward.leak`.
+
+        Raises:
+            ModelError: when quantised weights are not what the checkpoint says they are.
+        """
+        try:
+            return forward.leak(self.loaded.model)
+        except forward.BROKEN as problem:
+            if self.loaded.quant is None:
+                raise
+            raise ModelError(
+                f"{self.loaded.name} cannot compute with its weights as {self.loaded.quant}: "
+                f"{' '.join(str(problem).split())[:160] or type(problem).__name__}."
+            ) from problem
 
     def _probe_key(self, fast: Path) -> str | None:
         """Name what the probe's verdict rests on; None where it must be taken anew."""
@@ -302,27 +352,30 @@ class TransformersScorer:
                 for row in family:
                     _fill(row, columns, logprobs[row.document], extras[row.document], want)
         for index, item in enumerate(prepared):
+            if not item.rows:
+                _blank(extras[index], item.size, want)
             if words is not None:
                 masses = extras[index].pop("boundary", None)
                 extras[index] |= boundary.fold(words, item.ids, masses)
             yield reading.finish(item, logprobs[index], extras[index])
 
     def _run(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], list[T]]) -> list[T]:
-        """Run a batch; where memory does not suffice, run its halves, and plan smaller ones."""
-        try:
-            return call(rows)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-            if not memory.lacking(problem):
-                raise
-            if len(rows) == 1:
-                raise ModelError(
-                    f"A single window of {len(rows[0].inputs)} tokens does not fit into memory; "
-                    "give a smaller --max-length, or a smaller --dtype."
-                ) from None
-        memory.release()
+        way = "leave state=carried away" if self.carried else "give a smaller --max-length"
+        return memory.run(rows, call, self._smaller, lambda row: len(row.inputs), way)
+
+    def _smaller(self) -> None:
         self.budget = max(memory.LEAST, self.budget // 2)
-        half = len(rows) // 2
-        return self._run(rows[:half], call) + self._run(rows[half:], call)
+
+
+def _blank(extras: dict[str, Any], size: int, want: Collection[str]) -> None:
+    """Give a document of which nothing is scored the columns that the others have."""
+    if "window" in want:
+        extras["window"] = np.full(size, -1, dtype=np.int64)
+    for name in {"entropy", "rank", "top"} & set(want):
+        extras[name] = np.full(size, np.nan)
+    for name, count in heads.tops(set(want) - {"top"}).items():
+        for column in (name, f"{name}_logprob"):
+            extras[column] = np.full((size, count), np.nan)
 
 
 def _fill(
