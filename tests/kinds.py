@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import arpas
 import gguf_models
+import lacking
 import models
 import ngrams
 
@@ -66,6 +69,8 @@ def bundle(folder: Path) -> str:
 
 
 def gguf(folder: Path) -> str:
+    for name in ("llama_cpp", "gguf"):
+        pytest.importorskip(name, reason=lacking.gguf())
     return f"gguf:{gguf_models.llama(folder / 'llama.gguf')}"
 
 

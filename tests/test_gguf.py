@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairway
+import lacking
 from fairway.corpus import Document
 from fairway.errors import ModelError
 
-api = pytest.importorskip("llama_cpp", reason="llama_cpp is not installed")
-pytest.importorskip("gguf", reason="gguf is not installed")
+api = pytest.importorskip("llama_cpp", reason=lacking.gguf())
+pytest.importorskip("gguf", reason=lacking.gguf())
 
 import gguf_models  # noqa: E402
 from fairway.backends.gguf import columns, decoding, loading, tokens  # noqa: E402

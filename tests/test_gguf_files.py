@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairway
+import lacking
 from fairway.corpus import Document
 from fairway.divergence import diverge
 from fairway.errors import InputError, MissingExtra, ModelError, ProtocolError
 
-api = pytest.importorskip("llama_cpp", reason="llama_cpp is not installed")
-gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+api = pytest.importorskip("llama_cpp", reason=lacking.gguf())
+gguf = pytest.importorskip("gguf", reason=lacking.gguf())
 
 import gguf_models  # noqa: E402
 from fairway.backends.gguf import decoding, header, loading, tokens  # noqa: E402
