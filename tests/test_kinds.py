@@ -84,3 +84,29 @@ def test_what_may_be_compared(runs: dict[str, Path]) -> None:
     for other in SIX[:-1]:
         with pytest.raises(FairwayError, match="masked model's is no probability"):
             comparable.refuse(comparable.read(runs[other]), comparable.read(runs["masked"]))
+
+
+def test_rounding_is_no_verdict(runs: dict[str, Path]) -> None:
+    """KenLM keeps probabilities in float32, the reader of ARPA files in float64."""
+    found = json.loads(run("compare", str(runs["kenlm"]), str(runs["arpa"]), "--json"))
+    assert found["verdict"] == "undecided"
+    assert found["bits_per_byte"]["difference"] == 0 or "up to rounding" in found["sentence"]
+
+
+def test_unknown_words_are_marked(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Their bits per byte are no length of a code, wherever they are shown."""
+    data = tmp_path / "texts.txt"
+    data.write_text("the cat and the unheard garden\n", "utf-8")
+    spec = kinds.KINDS["arpa"][0](tmp_path)
+    out = tmp_path / "run"
+    shown = run("eval", "--model", spec, "--data", str(data), "--out", str(out))
+    assert "14.3% of them unknown words" in " ".join(shown.split())
+    several = run("show", str(out), str(runs["hf"]))
+    assert several.count("*") == 2 and "1 of 7 tokens" in " ".join(several.split())
+    assert "no length of a code" in run("show", str(out), str(runs["hf"]), "--md")
+
+
+def test_words_of_an_ngram_model_are_its_tokens(tmp_path: Path) -> None:
+    spec = kinds.KINDS["arpa"][0](tmp_path)
+    found = json.loads(run("score", "the cat", "--model", spec, "--by", "word", "--json"))
+    assert [one["text"] for one in found["texts"][0]["words"]] == ["the", "cat"]

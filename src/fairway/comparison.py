@@ -21,6 +21,8 @@ from fairway.scores import named, number
 from fairway.statistics import FEW, LEVEL
 
 LN2 = math.log(2)
+ROUNDING = 1e-6
+"""Nats per byte below which a difference of two runs is that of float32 sums and products."""
 CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
 """How p values of several groups are corrected: for any error, or for the share of errors."""
 TITLES = {"holm": "Holm", "bh": "BH"}
@@ -62,9 +64,14 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """``better``, ``worse`` or ``undecided``, from the second run's side."""
-        if not self.byte.real:
+        if not self.byte.real or self.rounding:
             return "undecided"
         return "better" if self.byte.value < 0 else "worse"
+
+    @property
+    def rounding(self) -> bool:
+        """Whether the difference is so small that two programs' float32 makes it."""
+        return 0 < abs(self.byte.value) < ROUNDING
 
     @property
     def unit(self) -> str:
@@ -86,6 +93,11 @@ class Comparison:
                 f"{name} is {'below' if found.value < 0 else 'above'} {self.first.name} by "
                 f"{bits[0]:.4g} {self.unit} on one document; whether that holds for others "
                 "cannot be told from one."
+            )
+        if self.rounding:
+            return (
+                f"{name} and {self.first.name} give the same numbers up to rounding: they differ "
+                f"by {bits[0]:.1g} {self.unit} on {count}."
             )
         mixed = found.excludes or min(found.p_t, found.p_flip) < 1 - found.level
         if self.verdict == "undecided" and mixed:

@@ -83,6 +83,9 @@ def score(
         **o.arguments(model_arg),
     )  # fmt: skip
     corpus = read([Document(name, text, context) for name, text in given])
+    if want and scorer.signature.get("unit") == "word":
+        # Where each word is a token there is nothing to correct.
+        uncorrected, want = True, ()
     want = (*want, *WANT) if fills(scorer, WANT) else want
     scores = list(scorer.score(corpus, want))
     report = summarize(scores, scorer.signature.with_(digest=corpus.digest))

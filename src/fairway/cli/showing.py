@@ -78,6 +78,7 @@ def output(
             terminal.table(console, reports)
             for report in reports:
                 if report.groups:
+                    console.print(Text(terminal.called(report), style="bold"))
                     terminal.groups(console, report)
                 terminal.skipped(console, report)
     if html:

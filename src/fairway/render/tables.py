@@ -68,6 +68,8 @@ def markdown(reports: Sequence[Report]) -> str:
             shown = "; ".join(
                 f"{row.label} {row.value} ({row.remark})" for row in unknown(report.oov)
             )
+            if report.oov.tokens:
+                shown += "; bits per byte are no length of a code"
             lines += ["", f"{plain(report.model)} on {plain(report.data)}: {shown}"]
     return "\n".join(lines) + "\n"
 
@@ -171,7 +173,10 @@ def citation(report: Report) -> str:
         parts.append(f"{figure(report.metrics[byte])} {byte.replace('_', ' ')}{span}")
     if report.totals.tokens:
         parts.append(f"a token {name} of {figure(report.metrics[report.perplexity])}")
+    lost = ""
+    if report.oov is not None and report.oov.tokens:
+        lost = f", {figure(100 * report.oov.metrics['oov_rate'], 3)}% of them unknown words,"
     return (
-        f"{report.model} reaches {' and '.join(parts)} on {report.data} "
+        f"{report.model} reaches {' and '.join(parts)}{lost} on {report.data} "
         f"(fairway {report.version}, {report.signature})."
     )

@@ -200,15 +200,24 @@ def _table(console: Console, items: Sequence[Report], name: str) -> None:
     headings(out, name)
     out.add_column("tokens", justify="right")
     for item in items:
-        out.add_row(
-            plain(item.model),
-            plain(item.data),
-            *cells(item.metrics, item.intervals.get(named("bits_per_byte", name)), name),
-            f"{item.totals.tokens:,}",
-        )
+        numbers = cells(item.metrics, item.intervals.get(named("bits_per_byte", name)), name)
+        if item.oov is not None and item.oov.tokens:
+            numbers[1] += "*"  # unknown words are not spelled, as a note below says
+        out.add_row(called(item), plain(item.data), *numbers, f"{item.totals.tokens:,}")
     console.print(out)
     for item in items:
         console.print(Text(f"signature: {item.signature}", style="dim"), soft_wrap=True)
+    for item in items:
+        mark = "* " if item.oov is not None and item.oov.tokens else ""
+        for note in item.notes:
+            line = f"{mark}{called(item)} on {plain(item.data)}: {plain(note)}"
+            console.print(Text(line, style="yellow"))
+
+
+def called(item: Report) -> str:
+    """Name a model with its kind, where that is not the usual one."""
+    kind = item.signature.get("kind")
+    return plain(f"{kind}:{item.model}" if kind else item.model)
 
 
 def heat_map(console: Console, tokens: Sequence[Mapping[str, Any]], costliest: int = 5) -> None:
