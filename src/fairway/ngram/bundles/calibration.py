@@ -146,8 +146,8 @@ def calibrate(name: str, scores: Iterable[Score]) -> tuple[Totals, dict[str, Fig
     if len(pieces) < LEAST:
         raise InputError(
             f"The reference {name} is too short to calibrate by: {whole.bytes:,} bytes, which make "
-            f"{len(pieces)} pieces of {CHUNK:,}, and {LEAST} are needed; give more, and shorter, "
-            "documents."
+            f"{len(pieces)} pieces of {CHUNK:,}, and {LEAST} are needed; give more, or "
+            "cut it into documents with --split lines."
         )
     if not math.isfinite(whole.nll):
         raise InputError(
