@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from contextlib import ExitStack
@@ -215,10 +216,18 @@ class Work:
 
         seen: dict[str, Any] = {}
         done: dict[str, Any] = {}
+        asked: list[int] = []
+
+        def stop(number: int, frame: Any) -> None:
+            # Noted first: an exception is lost where it comes while an object is being deleted.
+            asked.append(number)
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGINT, stop)
         try:
             for spec in self.specs:
                 self.gone(spec)
-            while True:
+            while not asked:
                 for one in [one for spec in self.specs for one in expand(spec, none=True)]:
                     files = fingerprint(one.model)
                     rests = seen.get(one.model, files) == files and one.model in seen
@@ -236,6 +245,8 @@ class Work:
                 time.sleep(seconds)
         except KeyboardInterrupt:
             typer.echo("", err=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True, slots=True)
