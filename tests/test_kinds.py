@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import kinds
 from fairway import comparable, scorer
 from fairway.cli import app
 from fairway.errors import FairwayError
+from fairway.oov import Oov
 
 TEXTS = ["the cat and the hen", "the hen in the garden and the cat", "and the cat"]
 READY = [name for name, kind in scorer.BACKENDS.items() if not kind.missing]
@@ -84,6 +86,20 @@ def test_what_may_be_compared(runs: dict[str, Path]) -> None:
     for other in SIX[:-1]:
         with pytest.raises(FairwayError, match="masked model's is no probability"):
             comparable.refuse(comparable.read(runs[other]), comparable.read(runs["masked"]))
+
+
+def test_unknown_words_must_be_in_the_same_texts(runs: dict[str, Path]) -> None:
+    """As many of them in other texts are other words: a sum would not tell."""
+    side = comparable.read(runs["arpa"])
+    one, two, *rest = side.records
+
+    def lacking(first: int, second: int) -> comparable.Side:
+        some = [replace(a, oov=Oov(n)) for a, n in ((one, first), (two, second))]
+        return replace(side, records=(*some, *rest))
+
+    assert comparable.refuse(lacking(1, 2), lacking(1, 2)) == {}
+    with pytest.raises(FairwayError, match="oov: 3 and 3"):
+        comparable.refuse(lacking(1, 2), lacking(2, 1))
 
 
 def test_rounding_is_no_verdict(runs: dict[str, Path]) -> None:

@@ -110,7 +110,7 @@ def refuse(first: Side, second: Side, allow: Collection[str] = ()) -> dict[str, 
     }  # fmt: skip
     lost = _unspelled(first), _unspelled(second)
     if lost[0] != lost[1]:
-        found["oov"] = str(lost[0]), str(lost[1])
+        found["oov"] = str(sum(lost[0].values())), str(sum(lost[1].values()))
     _alike(first, second)
     for key, (ours, theirs) in found.items():
         if key in allow:
@@ -122,9 +122,11 @@ def refuse(first: Side, second: Side, allow: Collection[str] = ()) -> dict[str, 
     return {key: pair for key, pair in found.items() if key in allow}
 
 
-def _unspelled(side: Side) -> int:
-    """Count the scored words that a model's vocabulary lacks."""
-    return side.report.oov.tokens if side.report.oov is not None else 0
+def _unspelled(side: Side) -> dict[str, int]:
+    """Count the scored words that a model's vocabulary lacks, in each text that has some."""
+    return {
+        one.key: one.oov.tokens for one in side.records if one.oov is not None and one.oov.tokens
+    }
 
 
 def _alike(first: Side, second: Side) -> None:
