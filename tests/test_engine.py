@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,23 @@ def test_threads(small: str) -> None:
         torch.set_num_threads(before)
     with pytest.raises(InputError, match="--threads"):
         fairway.load(small, threads=0)
+
+
+def test_one_scorer_in_several_threads(small: str) -> None:
+    """While it runs a model is changed in places: threads have their turns."""
+    scorer: Any = fairway.load(small)
+    shared = "the cat in the hat and the hen "
+    documents = [Document(str(n), f"{shared}{n} {'the cat ' * (n % 3)}") for n in range(24)]
+    alone = list(scorer.score(documents))
+    bare = scorer.bare()
+    ids = [Document(str(n), "", ids=one.ids) for n, one in enumerate(alone)]
+    expected = list(bare.score(ids))
+    jobs = [(scorer, documents, alone), (bare, ids, expected)] * 6
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda job: list(job[0].score(job[1])), jobs))
+    for (_, _, wanted), found in zip(jobs, done, strict=True):
+        for one, other in zip(wanted, found, strict=True):
+            assert np.array_equal(one.logprobs, other.logprobs, equal_nan=True)
 
 
 def test_a_hint_is_measured_on_the_runs_own_documents() -> None:

@@ -48,6 +48,7 @@ class Decoder:
     _context: Any = field(default=None, repr=False)
     _length: int = 0
     _made: int = 0
+    _held: list[int] = field(default_factory=list, repr=False)
     _free: Any = field(default=None, repr=False)
 
     @property
@@ -86,8 +87,7 @@ class Decoder:
         for batch in plan([len(row.inputs) for row in rows], size, self.alone):
             longest = max(len(rows[index].inputs) for index in batch)
             self._ensure(max(longest, size))
-            memory = api.llama_get_memory(self._context)
-            api.llama_memory_clear(memory, self.loaded.recurrent)
+            self._clear()
             ids = np.concatenate([rows[index].inputs for index in batch])
             places = np.concatenate([np.arange(len(rows[index].inputs)) for index in batch])
             texts = np.repeat(np.arange(len(batch)), [len(rows[index].inputs) for index in batch])
@@ -108,6 +108,37 @@ class Decoder:
                         place = int(places[part][mine][0]) - rows[index].first
                         yield index, place, found[begun : begun + many]
                         begun += many
+
+    def following(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """Give the ``(vocabulary,)`` logits of the token behind some ids.
+
+        Where the context still holds what stands before, only the rest is read; all of it where a
+        token's sums are rounded otherwise beside others, see `alone`.
+
+        Raises:
+            ModelError: when llama.cpp fails.
+        """
+        size = self.limit()
+        self._ensure(max(len(ids), size))
+        held, self._held = self._held, []
+        kept = len(held) if not self.alone and held == list(ids[: len(held)]) else 0
+        if not 0 < kept < len(ids):
+            self._clear()
+            kept = 0
+        rest, places = np.asarray(ids[kept:], np.int64), np.arange(kept, len(ids))
+        wanted = np.zeros(len(rest), bool)
+        wanted[-1] = True
+        for at in range(0, len(rest), size):
+            part = slice(at, at + size)
+            self._decode(rest[part], places[part], np.zeros_like(rest[part]), wanted[part])
+        self._held = list(ids)
+        found: NDArray[np.float64] = _view(self._context, 1, self.vocabulary)[0].astype(np.float64)
+        return found
+
+    def _clear(self) -> None:
+        """Forget what was read."""
+        self._held = []
+        api.llama_memory_clear(api.llama_get_memory(self._context), self.loaded.recurrent)
 
     def _decode(
         self,
@@ -195,6 +226,7 @@ class Decoder:
         if self._free is not None:
             self._free()
         self._context = self._free = None
+        self._held = []
 
 
 def _memory() -> int | None:

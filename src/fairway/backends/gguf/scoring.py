@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import llama_cpp as api
@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway import __version__
-from fairway.backends.gguf import columns, distributions, reading
+from fairway.backends.gguf import columns, distributions, reading, writing
 from fairway.backends.gguf.decoding import Decoder
 from fairway.backends.gguf.loading import Loaded
 from fairway.backends.gguf.reading import Prepared, Reader
 from fairway.corpus import Document, cut
 from fairway.distributions import Distributions
+from fairway.errors import InputError
+from fairway.generation import Sampling, Step, bare_plan, write
+from fairway.protocol import convention, resolve
 from fairway.scores import Score
 from fairway.signature import Signature
 from fairway.tokenizers.vocabulary import Vocabulary
@@ -42,6 +45,7 @@ class GgufScorer:
     decoder: Decoder
     notes: list[str] = field(default_factory=list)
     fair: bool = False
+    _spelled: tuple[tuple[bytes, ...], frozenset[int]] | None = field(default=None, repr=False)
 
     columns = ("entropy", "rank", "top", "window")
     """What `score` can be asked for besides log-probabilities."""
@@ -123,6 +127,74 @@ class GgufScorer:
         columns.check(want)
         for group in cut(documents, GROUP_BYTES):
             yield from self._group(reading.prepare(self.reader, group), want)
+
+    def under(
+        self,
+        *,
+        like: str = "fairway",
+        prefix: str | None = None,
+        max_length: int | None = None,
+        stride: int | None = None,
+        special_tokens: str | None = None,
+    ) -> GgufScorer:
+        """Give another scorer of the same loaded file, as if it were loaded with these settings.
+
+        Args:
+            like: the convention's name; this and what follows as `fairway.backends.gguf.load` has.
+            prefix: likewise.
+            max_length: likewise.
+            stride: likewise.
+            special_tokens: likewise.
+
+        Raises:
+            InputError: for a setting without sense.
+            ProtocolError: when settings contradict each other or the model.
+        """
+        tokenizer, named = self.reader.tokenizer, convention(like)
+        if special_tokens not in (None, "text", "parse"):
+            raise InputError(f"{special_tokens!r} is neither text nor parse.")
+        plan = resolve(named, tokenizer.facts(self.loaded), prefix, max_length, stride)
+        reader = Reader(tokenizer, plan, (special_tokens or named.special) == "parse")
+        return replace(self, reader=reader, notes=list(self.notes))
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Ids that stand before a text."""
+        return self.reader.plan.prefix
+
+    def bare(self) -> GgufScorer:
+        """Give a scorer of token ids as they are, see `fairway.generation`."""
+        reader = Reader(self.reader.tokenizer, bare_plan(self.loaded.positions))
+        return replace(self, reader=reader, notes=[], fair=False)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return self._known()[1]
+
+    def _known(self) -> tuple[tuple[bytes, ...], frozenset[int]]:
+        """Read what tokens spell, and which end a text, once."""
+        if self._spelled is None:
+            tokenizer = self.reader.tokenizer
+            self._spelled = tuple(tokenizer.pieces), writing.ends(tokenizer)
+        return self._spelled
+
+    def generate(self, ids: Sequence[int], sampling: Sampling) -> Iterator[Step]:
+        """Write behind ids, a step for each ``next``; see `fairway.generation`.
+
+        Raises:
+            InputError: when there is no id, or one that the tokenizer does not have.
+        """
+        read = writing.reading(self.decoder, self.loaded.positions)
+        return write(read, ids, sampling, *self._known())
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Give the ids of messages up to where the answer begins.
+
+        Raises:
+            InputError: when there is no chat template, or it refuses the messages.
+        """
+        return writing.prompt(self.loaded, self.reader.tokenizer, messages)
 
     def distributions(self, documents: Iterable[Document]) -> Iterator[Distributions]:
         """Give whole distributions in the order of `score`; see `fairway.distributions`.

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fairway.backends.transformers import quantised
-from fairway.errors import InputError, MissingExtra, ProtocolError
-from fairway.protocol import convention, resolve
+from fairway.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from fairway.backends.transformers.loading import Loaded
@@ -66,35 +65,17 @@ def load(
         ModelError: when the model cannot be loaded.
         ProtocolError: when settings contradict each other or the model.
     """
-    if special_tokens not in (None, "text", "parse"):
-        raise InputError(f"{special_tokens!r} is neither text nor parse.")
-    if state not in (None, "restarted", "carried"):
-        raise InputError(f"{state!r} is neither restarted nor carried.")
     loaded = obtain(
         name, tokenizer=tokenizer, revision=revision, adapter=adapter, dtype=dtype, device=device,
         device_map=device_map, trust_remote_code=trust_remote_code, threads=threads,
         quantize=quantize,
     )  # fmt: skip
-    from fairway.backends.transformers import carry, encode, scoring
+    from fairway.backends.transformers import fitting, scoring
 
-    facts = encode.facts(loaded.tokenizer, loaded.positions)
-    named = convention(like)
-    plan = resolve(named, facts, prefix, max_length, stride)
-    if state is not None and not carry.stateful(loaded.model):
-        raise ProtocolError(
-            f"{loaded.name} has no recurrent state, so it cannot be {state}; leave state away."
-        )
-    if state == "carried":
-        asked = max_length is not None or stride is not None
-        plan = carry.whole(plan, loaded.positions, asked)
-    scorer = scoring.TransformersScorer(
-        loaded,
-        plan,
-        (special_tokens or named.special) == "parse",
-        tuple(chat) if chat else None,
-        batch_tokens or 0,
-        carried=state == "carried",
-    )
+    fitted = fitting.fit(
+        loaded, like, prefix, max_length, stride, special_tokens, chat, state
+    )  # fmt: skip
+    scorer = scoring.TransformersScorer(loaded, budget=batch_tokens or 0, **fitted)
     scorer.settle()
     return scorer
 

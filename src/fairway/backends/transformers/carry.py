@@ -32,6 +32,9 @@ PIECE = 1024
 STATES_ALIKE = 1e-4
 """By which share of its largest number two float32 states of the same text may differ."""
 TRIED, TRIED_PIECES = 24, (9, 1, 8, 6)
+MOVING = {"dynamic", "longrope"}
+"""Kinds of rotary positions that turn all of a text's keys otherwise once it is long."""
+STEPPED = (9, *(1,) * (TRIED - 9))
 ROUNDING, ROUGH = 2e-4, 0.25
 """What two orders of the same sums differ by, nats: in float32, and in half precision."""
 
@@ -136,14 +139,10 @@ def choose(model: Any, quantised: bool = False) -> Carry:
     float32 for the trial. Where that cannot be (quantised weights, too little memory), nothing but
     single steps is trusted.
     """
-    taken = inspect.signature(model.base_model.forward).parameters
-    name = next((one for one in STATES if one in taken), None)
-    if name is None:
+    carry = _named(model)
+    if carry is None:
         return Carry(None)
-    carry = Carry(name, placed="position_ids" in taken)
-    size = min(model.get_input_embeddings().weight.shape[0], 1 << 20)
-    ids = torch.tensor([[(7 + 37 * index * index) % size for index in range(TRIED)]])
-    ids = ids.to(model.get_input_embeddings().weight.device)
+    ids = _tried(model)
     with torch.no_grad(), _widened(model, quantised) as exact:
         right = _logprobs(model(input_ids=ids, use_cache=False).logits, ids)
         whole = _read(model, ids, carry, (TRIED,))
@@ -155,6 +154,51 @@ def choose(model: Any, quantised: bool = False) -> Carry:
     if apart <= STATES_ALIKE and _gap(right, pieces, ids) <= ROUNDING:
         return carry
     return replace(carry, single=True) if steps <= (ROUNDING if exact else ROUGH) else Carry(None)
+
+
+def choose_steps(model: Any, quantised: bool = False) -> Carry:
+    """Find out whether a model can read a text and then token by token, its state handed on.
+
+    This is how texts are written. Of a model without a recurrent state too, since only the trial
+    tells that its code takes back what it gave.
+    """
+    found = _named(model)
+    if found is None or _turns(model):
+        return Carry(None)
+    ids = _tried(model)
+    with torch.no_grad(), _widened(model, quantised) as exact:
+        right = _logprobs(model(input_ids=ids, use_cache=False).logits, ids)
+        for sizes in (STEPPED, (1,) * TRIED):
+            if not _gap(right, _read(model, ids, found, sizes), ids) <= (
+                ROUNDING if exact else ROUGH
+            ):
+                return Carry(None)
+    return found
+
+
+def _turns(model: Any) -> bool:
+    """Whether keys that were kept would not be those of a longer text."""
+    config = model.config.get_text_config()
+    for name in ("rope_parameters", "rope_scaling"):
+        told = getattr(config, name, None) or {}
+        for one in (told, *told.values()):
+            if isinstance(one, dict) and one.get("rope_type", one.get("type")) in MOVING:
+                return True
+    return False
+
+
+def _named(model: Any) -> Carry | None:
+    """Give how a model takes its state, as its code says; None where it takes none."""
+    taken = inspect.signature(model.base_model.forward).parameters
+    name = next((one for one in STATES if one in taken), None)
+    return None if name is None else Carry(name, placed="position_ids" in taken)
+
+
+def _tried(model: Any) -> torch.Tensor:
+    """Give ``(1, n)`` ids that a model is tried with."""
+    size = min(model.get_input_embeddings().weight.shape[0], 1 << 20)
+    ids = torch.tensor([[(7 + 37 * index * index) % size for index in range(TRIED)]])
+    return ids.to(model.get_input_embeddings().weight.device)
 
 
 @contextmanager

@@ -31,16 +31,10 @@ def render(tokenizer: Any, document: Document, roles: Collection[str]) -> Docume
             "--chat was asked for, and this tokenizer has no chat template; score plain text, or "
             "use a chat model."
         )
-    for message in messages:
-        for special in tokenizer.all_special_tokens:
-            if special in message["content"]:
-                raise InputError(
-                    f"a message holds the text of the special token {special!r}, which the "
-                    "template would turn into that token"
-                )
-    text = _render(tokenizer, messages)
+    refuse_special(tokenizer, messages)
+    text = write_out(tokenizer, messages)
     marks = [f"\x02{index}\x03" for index in range(len(messages))]
-    marked = _render(
+    marked = write_out(
         tokenizer,
         [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)],
     )
@@ -63,8 +57,37 @@ def render(tokenizer: Any, document: Document, roles: Collection[str]) -> Docume
     )
 
 
-def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+def refuse_special(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> None:
+    """Refuse contents that would become more than text.
+
+    Raises:
+        InputError: for one.
+    """
+    for message in messages:
+        for special in tokenizer.all_special_tokens:
+            if special in message["content"]:
+                raise InputError(
+                    f"a message holds the text of the special token {special!r}, which the "
+                    "template would turn into that token"
+                )
+
+
+def write_out(tokenizer: Any, messages: Sequence[Mapping[str, str]], answer: bool = False) -> str:
+    """Put messages through the template.
+
+    Args:
+        tokenizer: one with a template.
+        messages: role and content.
+        answer: write also what stands before an assistant's answer.
+
+    Raises:
+        InputError: when the template refuses them.
+    """
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=answer
+            )
+        )
     except Exception as problem:  # templates raise whatever their author wrote
         raise InputError(f"the chat template refuses the messages: {problem}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,9 +18,14 @@ from fairway.backends.transformers.products import Products
 from fairway.backends.transformers.tree import SHARED, Row, pack
 from fairway.errors import ModelError
 
+if TYPE_CHECKING:
+    from fairway.backends.transformers.loading import Loaded
+
 PROBE_TOKENS = 24
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}
 HALF_TOLERANCE = 0.25
+MIXED_TOLERANCE = 2.0
+"""Nats by which a later token may move an earlier one where activations share a scale."""
 CHUNK_BYTES = 64 << 20
 """Float32 logits of the model's own forward that are reduced at a time."""
 HELD = 512
@@ -315,3 +320,10 @@ def leak(model: Any) -> float:
 def tolerance(dtype: torch.dtype) -> float:
     """How far the probe may be off, nats: rounding of a whole forward pass in that dtype."""
     return TOLERANCE.get(dtype, HALF_TOLERANCE)
+
+
+def leak_tolerance(loaded: Loaded) -> float:
+    """How far later tokens may move earlier ones, nats; a masked model's do by many."""
+    if loaded.activations == "batch":
+        return MIXED_TOLERANCE
+    return HALF_TOLERANCE if loaded.quant is not None else tolerance(loaded.model.dtype)

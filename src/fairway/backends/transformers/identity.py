@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
+from fairway import __version__
 from fairway.hashes import DIGITS, file_hash
 
 
@@ -103,3 +105,19 @@ def tokenizer_hash(tokenizer: Any) -> str:
         content = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
     special = json.dumps([tokenizer.bos_token, tokenizer.eos_token])
     return hashlib.sha256((content + special).encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+
+
+def probe_key(kept: Any, kernels: str) -> str | None:
+    """Name what the verdict of a probe rests on; None where it must be taken anew.
+
+    Args:
+        kept: the loaded model.
+        kernels: name of its products.
+    """
+    if kept.quant is not None or not kept.weights or kept.wrapped:
+        return None
+    parts = [
+        kept.model.config.to_json_string(), kept.weights, str(kept.adapter), kept.dtype,
+        kernels, torch.__version__, transformers.__version__, __version__,
+    ]  # fmt: skip
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()

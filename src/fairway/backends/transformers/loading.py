@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Loaded:
         activations: over what they are rounded, see `quantised.activations`; None = they are not.
         stored: bytes of the weights' files, where the model has the dtype that they have, or that
             it was not asked to have another; None = not known.
+        lock: held while the model runs, parts of which are changed for that time.
     """
 
     model: Any
@@ -66,6 +68,7 @@ class Loaded:
     wrapped: bool = False
     activations: str | None = None
     stored: int | None = None
+    lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 def builtin_folder() -> Path:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 
 from fairway import __version__, store
@@ -21,8 +19,10 @@ from fairway.backends.transformers import (
     attention,
     boundary,
     carry,
+    columns,
     distributions,
     encode,
+    fitting,
     forward,
     identity,
     memory,
@@ -30,8 +30,10 @@ from fairway.backends.transformers import (
     reading,
     trial,
     vocabulary,
+    writing,
 )
 from fairway.backends.transformers import head as heads
+from fairway.backends.transformers.carry import Carry
 from fairway.backends.transformers.forward import Path
 from fairway.backends.transformers.loading import Loaded
 from fairway.backends.transformers.reading import Prepared, Reader
@@ -40,7 +42,8 @@ from fairway.backends.transformers.trial import Trial
 from fairway.backends.transformers.vocabulary import WordMarks
 from fairway.corpus import Document, cut
 from fairway.distributions import Distributions
-from fairway.errors import InputError, ModelError
+from fairway.errors import ModelError
+from fairway.generation import Sampling, Step, bare_plan, write
 from fairway.protocol import Plan
 from fairway.scores import Score
 from fairway.signature import Signature
@@ -51,8 +54,6 @@ if TYPE_CHECKING:
 GROUP_BYTES = 64 << 10
 """Bytes of documents that are planned together."""
 T = TypeVar("T")
-MIXED_TOLERANCE = 2.0
-"""Nats by which a later token may move an earlier one where activations share a scale."""
 BEYOND = 1e9
 """Stands for a probe that failed, nats; infinity is no JSON."""
 
@@ -85,6 +86,8 @@ class TransformersScorer:
     carried: bool = False
     _thread: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)
     _marks: WordMarks | None = field(default=None, repr=False)
+    _vocabulary: Vocabulary | None = field(default=None, repr=False)
+    _steps: Carry | None = field(default=None, repr=False)
 
     ahead = 1
     """Calls of `score` that should be begun before an earlier one is read to its end."""
@@ -126,7 +129,9 @@ class TransformersScorer:
         """The model's tokenizer, as `fairway.tokenizers` takes one."""
         from fairway.backends.transformers import tokenizing
 
-        return tokenizing.describe(self.loaded.tokenizer, self.loaded.name)
+        if self._vocabulary is None:
+            self._vocabulary = tokenizing.describe(self.loaded.tokenizer, self.loaded.name)
+        return self._vocabulary
 
     @property
     def engine(self) -> dict[str, Any]:
@@ -147,6 +152,9 @@ class TransformersScorer:
         size = self.loaded.stored or identity.held(model)
         return size, identity.count(model)
 
+    under = fitting.under
+    """Another scorer of the same model, under settings of its own."""
+
     def settle(self) -> None:
         """Refuse a model that sees ahead; choose the fast path or the model's own logits.
 
@@ -158,7 +166,7 @@ class TransformersScorer:
             self.budget = memory.budget(model)
         fast = Path(heads.find(model), False, products.choose(model))
         gap, leak, packed_gap = self._probe(fast)
-        if leak > self._leak_tolerance():
+        if leak > forward.leak_tolerance(self.loaded):
             raise ModelError(
                 f"{self.loaded.name} sees ahead: a later token moves an earlier log-probability "
                 f"by {leak:.2g} nats, so it is no causal language model; if it is a masked one, "
@@ -187,18 +195,10 @@ class TransformersScorer:
             chosen = carry.choose(model, self.loaded.quant is not None)
             self.path = replace(self.path, packed=False, carry=chosen)
 
-    def _leak_tolerance(self) -> float:
-        """How far later tokens may move earlier ones, nats; a masked model's do by many."""
-        if self.loaded.activations == "batch":
-            return MIXED_TOLERANCE
-        if self.loaded.quant is not None:
-            return forward.HALF_TOLERANCE
-        return forward.tolerance(self.loaded.model.dtype)
-
     def _probe(self, fast: Path) -> tuple[float, float, float]:
         """Compare the fast path, its packed form, and a model that sees ahead, with the model."""
         model = self.loaded.model
-        key = self._probe_key(fast)
+        key = identity.probe_key(self.loaded, fast.products.name)
         known = store.recall("probes", key) if key else None
         if isinstance(known, list) and len(known) == 3:
             return float(known[0]), float(known[1]), float(known[2])
@@ -228,17 +228,6 @@ class TransformersScorer:
                 f"{' '.join(str(problem).split())[:160] or type(problem).__name__}."
             ) from problem
 
-    def _probe_key(self, fast: Path) -> str | None:
-        """Name what the probe's verdict rests on; None where it must be taken anew."""
-        kept = self.loaded
-        if kept.quant is not None or not kept.weights or kept.wrapped:
-            return None
-        parts = [
-            kept.model.config.to_json_string(), kept.weights, str(kept.adapter), kept.dtype,
-            fast.products.name, torch.__version__, transformers.__version__, __version__,
-        ]  # fmt: skip
-        return hashlib.sha256("|".join(parts).encode()).hexdigest()
-
     def score(self, documents: Iterable[Document], want: Collection[str] = ()) -> Iterator[Score]:
         """Score documents in their order; see `fairway.scorer.Scorer`.
 
@@ -254,13 +243,7 @@ class TransformersScorer:
             InputError: for a wanted column that there is none of.
             ModelError: for ``boundary``, when the tokenizer does not mark where words are.
         """
-        for name in want:
-            match = heads.NAMES.fullmatch(name)
-            if name != "window" and (not match or match.group(1) == "0"):
-                raise InputError(
-                    f"There is no column {name!r}; want takes entropy, rank, top, top5, window, "
-                    "boundary."
-                )
+        columns.check(want)
         if "boundary" in want:
             self._words()
         groups = cut(documents, GROUP_BYTES)
@@ -287,6 +270,41 @@ class TransformersScorer:
         run = partial(self._run, call=partial(forward.states, model, path))
         return distributions.walk(model, path, self._reader(), lambda: self.budget, run, documents)
 
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Ids that stand before a text."""
+        return self.plan.prefix
+
+    def bare(self) -> TransformersScorer:
+        """Give a scorer of token ids as they are, see `fairway.generation`."""
+        plan = bare_plan(self.loaded.positions)
+        return replace(self, plan=plan, parse_special=False, roles=None, notes=[], fair=False)
+
+    def generate(self, ids: Sequence[int], sampling: Sampling) -> Iterator[Step]:
+        """Write behind ids, a step for each ``next``; see `fairway.generation`.
+
+        Raises:
+            InputError: when there is no id, or one that the tokenizer does not have.
+        """
+        if self._steps is None:
+            with self.loaded.lock:
+                self._steps = carry.choose_steps(self.loaded.model, self.loaded.quant is not None)
+        pen = writing.Pen(self.loaded, self._steps)
+        return write(pen.logits, ids, sampling, self.vocabulary.pieces, self.ends)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return writing.ends(self.loaded.model, self.loaded.tokenizer)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Give the ids of messages up to where the answer begins.
+
+        Raises:
+            InputError: when there is no chat template, or it refuses the messages.
+        """
+        return writing.prompt(self.loaded.tokenizer, messages)
+
     def trial(self, documents: Sequence[Document]) -> Trial | None:
         """Try on some documents what bfloat16 would gain and cost, as the last use of the scorer.
 
@@ -305,10 +323,13 @@ class TransformersScorer:
     def _begin(self, group: list[Document] | None) -> Future[list[Prepared]] | None:
         if group is None:
             return None
+        return self._tokenizing()[1].submit(reading.prepare, self._reader(), group)
+
+    def _tokenizing(self) -> tuple[int, ThreadPoolExecutor]:
         if self._thread is None or self._thread[0] != os.getpid():
             # A fork takes no thread along; one for all calls, since tokenizers share no thread.
             self._thread = os.getpid(), ThreadPoolExecutor(1, "fairway-tokenizer")
-        return self._thread[1].submit(reading.prepare, self._reader(), group)
+        return self._thread
 
     def _reader(self) -> Reader:
         return Reader(self.loaded.tokenizer, self.plan, self.parse_special, self.roles)
@@ -346,14 +367,14 @@ class TransformersScorer:
             chosen = [families[index] for index in batch]
             call = partial(forward.run, self.loaded.model, self.path, want=want)
             done = self._run([firsts[index] for index in batch], call)
-            for family, columns in zip(chosen, done, strict=True):
+            for family, values in zip(chosen, done, strict=True):
                 if words is not None:
-                    columns = boundary.cut(columns, len(family[0].targets))
+                    values = boundary.cut(values, len(family[0].targets))
                 for row in family:
-                    _fill(row, columns, logprobs[row.document], extras[row.document], want)
+                    columns.fill(row, values, logprobs[row.document], extras[row.document], want)
         for index, item in enumerate(prepared):
             if not item.rows:
-                _blank(extras[index], item.size, want)
+                columns.blank(extras[index], item.size, want)
             if words is not None:
                 masses = extras[index].pop("boundary", None)
                 extras[index] |= boundary.fold(words, item.ids, masses)
@@ -361,40 +382,8 @@ class TransformersScorer:
 
     def _run(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], list[T]]) -> list[T]:
         way = "leave state=carried away" if self.carried else "give a smaller --max-length"
-        return memory.run(rows, call, self._smaller, lambda row: len(row.inputs), way)
+        with self.loaded.lock:
+            return memory.run(rows, call, self._smaller, lambda row: len(row.inputs), way)
 
     def _smaller(self) -> None:
         self.budget = max(memory.LEAST, self.budget // 2)
-
-
-def _blank(extras: dict[str, Any], size: int, want: Collection[str]) -> None:
-    """Give a document of which nothing is scored the columns that the others have."""
-    if "window" in want:
-        extras["window"] = np.full(size, -1, dtype=np.int64)
-    for name in {"entropy", "rank", "top"} & set(want):
-        extras[name] = np.full(size, np.nan)
-    for name, count in heads.tops(set(want) - {"top"}).items():
-        for column in (name, f"{name}_logprob"):
-            extras[column] = np.full((size, count), np.nan)
-
-
-def _fill(
-    row: Row,
-    columns: dict[str, torch.Tensor],
-    logprobs: Any,
-    extras: dict[str, Any],
-    want: Collection[str],
-) -> None:
-    """Write a window's columns to their places among the document's tokens."""
-    span = slice(row.at, row.at + len(row.targets))
-    logprobs[span] = columns["logprob"].numpy()
-    if "window" in want:
-        if "window" not in extras:
-            extras["window"] = np.full(len(logprobs), -1, dtype=np.int64)
-        extras["window"][span] = row.window
-    for key, values in columns.items():
-        if key == "logprob":
-            continue
-        if key not in extras:
-            extras[key] = np.full((len(logprobs), *values.shape[1:]), np.nan)
-        extras[key][span] = values.numpy()
