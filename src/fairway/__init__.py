@@ -17,6 +17,7 @@ _LAZY = {
     "Totals": "fairway.scores",
     "choose": "fairway.api",
     "compare": "fairway.api",
+    "connect": "fairway.api",
     "evaluate": "fairway.api",
     "load": "fairway.api",
     "read": "fairway.corpus",
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "choose",
     "compare",
+    "connect",
     "evaluate",
     "load",
     "read",
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fairway.api import choose, compare, evaluate, load, score, word_surprisals
+    from fairway.api import choose, compare, connect, evaluate, load, score, word_surprisals
     from fairway.corpus import Document, read
     from fairway.errors import FairwayError
     from fairway.report import Report

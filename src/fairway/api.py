@@ -15,11 +15,12 @@ from fairway.errors import InputError
 from fairway.evaluation import Progress
 from fairway.evaluation import evaluate as run_evaluation
 from fairway.protocol import convention
-from fairway.report import Report
+from fairway.report import Report, summarize
 from fairway.request import Request
 from fairway.run import Run
 from fairway.scorer import Scorer
 from fairway.scores import Score, draw_with
+from fairway.signature import Signature
 
 if TYPE_CHECKING:
     from fairway.accuracy import ChoiceReport
@@ -97,6 +98,42 @@ def score(
     documents = [Document(f"text {i + 1}", one, context) for i, one in enumerate(texts)]
     scores = list(load(model, **options).score(documents, want))
     return scores[0] if isinstance(text, str) else scores
+
+
+def connect(url: str, model: str | None = None, **settings: Any) -> Scorer:
+    """Reach a model that a fairway server has (``fairway serve``), as a scorer like any other.
+
+    Args:
+        url: of the server, such as ``http://127.0.0.1:8080``; its token is read from FAIRWAY_TOKEN.
+        model: its name there; None = the server's only or first one.
+        settings: as `fairway.backends.remote.load` takes them: like, prefix, max_length, stride,
+            ... for a protocol other than the server's, patience, timeout, parallel.
+
+    Raises:
+        FairwayError: when there is no such server or model, or settings do not fit it.
+    """
+    return scorers.load_as("fairway", url if model is None else f"{model}@{url}", **settings)
+
+
+def report_of(
+    scorer: Scorer,
+    corpus: Corpus,
+    scores: Iterable[Score],
+    signature: Signature | None = None,
+) -> Report:
+    """Make a report of a few texts that are scored.
+
+    Args:
+        scorer: that scored them.
+        corpus: the texts, read to the end.
+        scores: theirs.
+        signature: the scorer's, where it is at hand: making one may take a while.
+    """
+    signature = signature or scorer.signature
+    report = summarize(scores, signature.with_(digest=corpus.digest))
+    unknown = None if report.oov is None else report.oov.tokens
+    said = (*getattr(scorer, "notes", ()), *scorers.remarks(scorer, report.totals, unknown))
+    return replace(report, notes=(*report.notes, *said))
 
 
 def word_surprisals(

@@ -29,12 +29,19 @@ class Scorer(Protocol):
     that should be begun before an earlier one is read; ``columns``, names that `score` can be asked
     for in want (``top`` stands for ``top5`` and the like too), without which nothing is asked for;
     ``budget``, tokens in a batch, which a
-    resumed run sets as it was; ``engine``, what sets the pace, for the run's record; ``notes``,
+    resumed run sets as it was; ``block_bytes``, of source, after which a run commits a block;
+    ``cacheable``, False where the same signature may stand for other weights tomorrow;
+    ``estimate``, which says what so many bytes of source, or so many documents of it, will cost;
+    ``engine``, what sets the pace, for the run's record; ``notes``,
     what the report must say; ``remarks``, the same of a run's sums, see `remarks`;
     ``perplexity``, what exp(nll / tokens) is called where it is none of the text by itself;
     ``trial``, see `fairway.backends.transformers.trial`; ``vocabulary``, its tokenizer, see
     `fairway.tokenizers`; ``needs_context``, True where a document without a context is refused;
-    ``contextual``, False where what stands before a text cannot change its numbers.
+    ``contextual``, False where what stands before a text cannot change its numbers; ``generate``,
+    ``bare``, ``chat``, ``ends`` and ``prefix``, see `fairway.generation`; ``under``, which gives
+    another scorer of the same model, as if it were loaded with other settings (like, prefix, ...);
+    ``kind``, that of the model, where a scorer of another kind stands for it, as a server's client
+    does.
     """
 
     @property
@@ -129,6 +136,18 @@ BACKENDS = {
         "encoder-decoder models (T5, BART): a target given its source",
         "hf",
         ("torch", "transformers"),
+    ),
+    "fairway": Kind(
+        "fairway.backends.remote:load",
+        "a model that a fairway server has (fairway serve): URL, or NAME@URL",
+        "serve",
+        ("httpx2",),
+    ),
+    "openai": Kind(
+        "fairway.backends.openai:load",
+        "models behind OpenAI-compatible and other servers: NAME@URL",
+        "serve",
+        ("httpx2",),
     ),
 }
 """Kinds of model that fairway brings."""

@@ -19,6 +19,7 @@ from fairway.cli import (
     listing,
     ngram_training,
     scoring,
+    serving,
     showing,
     tokenizing,
 )
@@ -70,6 +71,7 @@ ngram.command("train")(ngram_training.train)
 ngram.command("bundle")(bundling.bundle)
 app.add_typer(ngram, name="ngram", rich_help_panel="Models")
 app.command("curve", rich_help_panel="Training")(curving.curve)
+app.command("serve", rich_help_panel="Live")(serving.serve)
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def intervals(spans: Sequence[Span], unit: str) -> str:
     parts.append(
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
     )
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         parts.append(
             f'<line class="axis" x1="{at(tick)}" x2="{at(tick)}" y1="{bottom}" y2="{bottom + 5}"/>'
             f'<text x="{at(tick)}" y="{bottom + 19}" text-anchor="middle">{_told(tick)}</text>'
@@ -99,8 +99,8 @@ def _told(tick: float) -> str:
     return f"{tick:+g}" if tick else "0"
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Four to six round values."""
+def ticks(low: float, high: float) -> list[float]:
+    """Give four to six round values between two that differ."""
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step = next(step * times for times in (1, 2, 5, 10) if (high - low) / (step * times) <= 6)
     first = math.ceil(low / step)

@@ -59,17 +59,17 @@ def curve(console: Console, item: Curve) -> None:
 
 def _table(item: Curve, names: Sequence[str], numbers: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    heads = _heads(item, "\n") if numbers else HEADS[:1]
-    for head in (*heads, *map(plain, names)):
+    shown = heads(item, "\n") if numbers else HEADS[:1]
+    for head in (*shown, *map(plain, names)):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for place in range(len(item.steps)):
-        cells = _cells(item, place, names)
+        row = cells(item, place, names)
         style = "bold green" if place == item.best else ""
-        table.add_row(*(cells if numbers else [cells[0], *cells[len(HEADS) :]]), style=style)
+        table.add_row(*(row if numbers else [row[0], *row[len(HEADS) :]]), style=style)
     return table
 
 
-def _heads(item: Curve, between: str = " ") -> list[str]:
+def heads(item: Curve, between: str = " ") -> list[str]:
     """Give the headings, with what kind of likelihood the numbers are of."""
     kind = kind_of(item.steps[0].side.report.perplexity).replace("_", between) if item.steps else ""
     return [kind + head if head in HEADS[2:5] else head for head in HEADS]
@@ -95,7 +95,8 @@ def _mark(item: Curve, place: int) -> str:
     return "≈" if place in item.alike else ""
 
 
-def _cells(item: Curve, place: int, names: Sequence[str]) -> list[str]:
+def cells(item: Curve, place: int, names: Sequence[str]) -> list[str]:
+    """Give a step's line of the table."""
     step = item.steps[place]
     report = step.side.report
     interval = report.intervals.get(named("bits_per_byte", report.perplexity))
@@ -135,13 +136,13 @@ def sparkline(values: Sequence[float]) -> str:
 def markdown(item: Curve) -> str:
     """Give a Markdown table and the sentences below it."""
     names = item.domains
-    header = [*_heads(item), *names]
+    header = [*heads(item), *names]
     rows = [
         "| " + " | ".join(map(_escape, header)) + " |",
         "|---:|---|" + "---:|" * (len(header) - 2),
     ]
     for place in range(len(item.steps)):
-        rows.append("| " + " | ".join(map(_escape, _cells(item, place, names))) + " |")
+        rows.append("| " + " | ".join(map(_escape, cells(item, place, names))) + " |")
     return "\n".join([*rows, "", *(_escape(line) for line in item.sentences())]) + "\n"
 
 

@@ -7,7 +7,7 @@ import math
 from fairway.render.companions import sentences
 from fairway.render.visible import figure
 from fairway.report import Report
-from fairway.scores import CONDITIONAL, PERPLEXITY, PSEUDO, named
+from fairway.scores import CONDITIONAL, OWN_OUTPUT, PERPLEXITY, PSEUDO, named
 
 BANDS = (
     (10.0, "below 10: very confident, or overfitting"),
@@ -18,6 +18,7 @@ BANDS = (
 GIVEN = {
     PSEUDO: ", given what stands around it,",
     CONDITIONAL: ", given the source,",
+    OWN_OUTPUT: " of what it wrote itself",
 }
 """What a token was predicted from, where that is more than what stands before it."""
 CAVEAT = (
@@ -29,7 +30,8 @@ CAVEAT = (
 def withheld(report: Report) -> str | None:
     """Say why the rule of thumb does not apply; None where it does."""
     if report.perplexity != PERPLEXITY:
-        return f"it is a {report.perplexity.replace('_', ' ')}"
+        article = "an" if report.perplexity[0] in "aeiou" else "a"
+        return f"it is {article} {report.perplexity.replace('_', ' ')}"
     unit = report.signature.get("unit")
     if unit != "token":
         return f"its unit is the {unit or 'unknown'}, not the subword token"

@@ -129,7 +129,7 @@ def _section(report: Report) -> str:
         "".join(f"<p>{_safe(line)}</p>" for line in explain(report).splitlines()),
     ]
     if report.groups:
-        kind = kind_of(report.perplexity).replace("_", " ")
+        kind = _safe(kind_of(report.perplexity).replace("_", " "))
         byte = named("bits_per_byte", report.perplexity)
         parts.append(f"<h3>Groups</h3><table><tr><th>group</th><th>{kind}perplexity</th>")
         parts.append(f"<th>{kind}bits per byte</th><th>documents</th></tr>")
@@ -187,7 +187,8 @@ def page(reports: Sequence[Report], title: str = "fairway report") -> str:
                 body.append('<p class="dim">Further texts are not drawn.</p>')
                 break
             value = figure(real(entry["metrics"].get(report.perplexity)))
-            body.append(f"<h3>{_safe(str(entry['id']))}: {report.perplexity} {value}</h3>")
+            heading = _safe(f"{entry['id']}: {report.perplexity} {value}")
+            body.append(f"<h3>{heading}</h3>")
             body.append(heat(entry["tokens"], left))
             left -= len(entry["tokens"])
     return (

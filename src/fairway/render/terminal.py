@@ -14,7 +14,7 @@ from fairway.render import companions
 from fairway.render.explain import rule_of_thumb
 from fairway.render.visible import BARS, COLOURS, LEVELS, bits, figure, level, plain, visible
 from fairway.report import Group, Report
-from fairway.scores import CONDITIONAL, PERPLEXITY, PSEUDO, Totals, kind_of, named, real
+from fairway.scores import CONDITIONAL, OWN_OUTPUT, PERPLEXITY, PSEUDO, Totals, kind_of, named, real
 from fairway.statistics import LEVEL, Interval
 
 COLUMNS = (
@@ -28,6 +28,7 @@ BYTES = "comparable across tokenizers"
 REMARKS = {
     PSEUDO: "no code length",
     CONDITIONAL: "given the source",
+    OWN_OUTPUT: "of its own words",
 }
 """What is said of bits per byte where perplexity has another name."""
 
