@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,32 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     importlib.invalidate_caches()
     yield folder
     sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with three models and its page."""
+    import pages
+
+    why = pages.lacking()
+    if why is not None:
+        pytest.skip(why)
+    with pages.playground(tmp_path_factory.mktemp("playground")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    import pages
+
+    with pages.browser() as found:
+        yield found
+
+
+@pytest.fixture
+def opened(chromium: Any, address: str) -> Iterator[Any]:
+    """Open the page, whose console stays empty and which asks nobody but its server."""
+    import pages
+
+    with pages.opening(chromium, address) as found:
+        yield found
