@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +89,40 @@ def seq2seq(folder: Path) -> str:
     return f"seq2seq:{folder}"
 
 
+def through(flavour: str) -> Callable[[Path], str]:
+    """Give a builder of a server that answers from a small model, until the process ends."""
+
+    def build(folder: Path) -> str:
+        for name in ("httpx2", "uvicorn"):
+            pytest.importorskip(name, reason="it comes with fairway[serve]")
+        import standin
+
+        held = contextlib.ExitStack()
+        atexit.register(held.close)
+        weights = standin.Weights(models.build("llama").eval(), models.tokenizer(), True)
+        return f"openai:{held.enter_context(standin.serve(standin.FLAVOURS[flavour](weights)))}"
+
+    return build
+
+
+def served(folder: Path) -> str:
+    """Serve a small model with fairway's own server."""
+    pytest.importorskip("uvicorn", reason="it comes with fairway[serve]")
+    import standin
+    from fairway import load
+    from fairway.serve.app import build
+
+    scorer = load(saved("llama")(folder))
+    held = contextlib.ExitStack()
+    atexit.register(held.close)
+    return f"openai:{held.enter_context(standin.serve(build({'small': ('hf', scorer)})))}"
+
+
+def reached(folder: Path) -> str:
+    """Serve a small model, to be reached as if it were here."""
+    return served(folder).replace("openai:", "fairway:", 1)
+
+
 KINDS: dict[str, tuple[Callable[[Path], str], dict[str, object]]] = {
     "hf": (saved("llama"), {}),
     "hf without prefix": (saved("gpt2"), {"prefix": "none"}),
@@ -102,6 +138,9 @@ KINDS: dict[str, tuple[Callable[[Path], str], dict[str, object]]] = {
     "masked": (masked, {}),
     "masked, as first published": (masked, {"pll": "original"}),
     "seq2seq": (seq2seq, {}),
+    "openai, as vLLM tells it": (through("vllm"), {}),
+    "openai, fairway serve": (served, {}),
+    "fairway": (reached, {}),
     "bigram of the docs": (bigram, {}),
 }
 """What makes a model of each kind in a folder and gives its name, and the settings it is given."""

@@ -20,7 +20,7 @@ CORE = (
     "evaluation", "longcontext", "render", "cli", "tokenizers", "words", "segmenters", "segments",
     "where", "pairs", "comparable", "comparison", "choices", "accuracy", "flips", "logs", "fair",
     "distributions", "divergence", "variants", "checkpoints", "ledger", "curve",
-    "finding", "conformance",
+    "finding", "conformance", "sentences", "wire", "generation", "serve",
 )  # fmt: skip
 
 

@@ -94,7 +94,9 @@ print(done, kept)
 """
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_killed_at_random_ends_in_the_same_report(
     small: str, corpus: Path, tmp_path: Path, seed: int
 ) -> None:
@@ -148,6 +150,7 @@ def test_interrupted_by_ctrl_c(small: str, corpus: Path, tmp_path: Path) -> None
     assert again.stdout == whole.stdout
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_scored(small: str, corpus: Path, tmp_path: Path) -> None:
     """The run directory lies on a real file system of 24 KiB, in a mount namespace of its own."""
     mount = tmp_path / "mount"

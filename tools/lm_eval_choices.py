@@ -91,7 +91,7 @@ def config_of(task: str) -> dict[str, Any]:
     return {**config, "task": task, "test_split": "test", "num_fewshot": 0}
 
 
-def run(model: Any, task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def run(model: Any, task: str, rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     """Let the harness evaluate a task; keep each request's answer and each metric's total."""
     import lm_eval
     from lm_eval.api.task import ConfigurableTask
@@ -104,7 +104,7 @@ def run(model: Any, task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         config["dataset_kwargs"] = {"data_files": {"test": str(data)}, "cache_dir": folder}
         made = ConfigurableTask(config=config)
         out = lm_eval.simple_evaluate(
-            model=model, tasks=[made], bootstrap_iters=0, log_samples=True
+            model=model, tasks=[made], bootstrap_iters=0, log_samples=True, **options
         )
     names = ("acc", "perplexity") if task == "lambada" else METRICS
     samples = sorted(out["samples"][task], key=lambda one: one["doc_id"])
@@ -160,4 +160,5 @@ def main() -> None:
     asked.out.write_text(json.dumps(out) + "\n", "utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ def rolling(model: Any, texts: list[str]) -> dict[str, Any]:
     return {"loglikelihoods": model.loglikelihood_rolling(requests, disable_tqdm=True)}
 
 
-def wikitext(model: Any, pages: list[str]) -> dict[str, Any]:
+def wikitext(model: Any, pages: list[str], **options: Any) -> dict[str, Any]:
     import lm_eval
     import yaml
     from lm_eval.api.task import ConfigurableTask
@@ -47,7 +47,7 @@ def wikitext(model: Any, pages: list[str]) -> dict[str, Any]:
         config.pop("should_decontaminate")
         config.pop("doc_to_decontamination_query")
         task = ConfigurableTask(config=config)
-        out = lm_eval.simple_evaluate(model=model, tasks=[task], bootstrap_iters=0)
+        out = lm_eval.simple_evaluate(model=model, tasks=[task], bootstrap_iters=0, **options)
     scores = out["results"]["wikitext"]
     names = ("word_perplexity", "byte_perplexity", "bits_per_byte")
     return {name: scores[f"{name},none"] for name in names}
@@ -72,4 +72,5 @@ def main() -> None:
     Path(sys.argv[1]).write_text(json.dumps({"versions": found, "answers": answers}), "utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

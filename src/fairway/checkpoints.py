@@ -57,8 +57,8 @@ def local(model: str) -> Path | None:
 def several(spec: str) -> bool:
     """Whether a model's name stands for several checkpoints."""
     name = _split(spec)[1]
-    if os.path.exists(name):
-        return False
+    if "://" in name or os.path.exists(name):
+        return False  # a server's address, or a folder of that very name
     base, _, revisions = name.partition("@")
     return MAGIC.search(base) is not None or "," in revisions
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,14 @@ RATIOS = {
 by the tokens, and the values that are possible."""
 
 
+@cache
 def _values() -> NDArray[np.float64]:
     """Give the bits that stand for each level: no surprisal of it is further off than `ERROR`."""
     low = 2.0 ** (np.arange(LEVELS - 2) / STEPS + LOWEST)
     high = low * 2 ** (1 / STEPS)
-    return np.concatenate(([0.0], 2 * low * high / (low + high), [math.inf]))
+    found = np.concatenate(([0.0], 2 * low * high / (low + high), [math.inf]))
+    found.setflags(write=False)
+    return found
 
 
 def levels(logprobs: NDArray[np.float64]) -> NDArray[np.int64]:

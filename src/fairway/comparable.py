@@ -14,7 +14,7 @@ from fairway.logs.lm_eval import HASHED
 from fairway.protocol import CONVENTIONS
 from fairway.record import Record
 from fairway.report import Report
-from fairway.scores import PSEUDO
+from fairway.scores import OWN_OUTPUT, PSEUDO
 from fairway.signature import UNKNOWN, Signature, diff
 
 UNLIKE = {
@@ -141,6 +141,11 @@ def _alike(first: Side, second: Side) -> None:
             f"{first.name} has {names[0]} and {second.name} {names[1]}: a masked model's is no "
             "probability of the text, so they cannot be compared."
         )
+    if OWN_OUTPUT in names:
+        raise ProtocolError(
+            f"{first.name} has {names[0]} and {second.name} {names[1]}: what models themselves "
+            "wrote is no common text, so they cannot be compared."
+        )
     one, other = first.signature, second.signature
     if one.get("pll") == other.get("pll") == "original" and one.get("tok") != other.get("tok"):
         raise ProtocolError(
@@ -218,9 +223,11 @@ def warnings(first: Side, second: Side) -> tuple[str, ...]:
     for side in (first, second):
         unknown = [key for key, value in side.signature if value == UNKNOWN and key != "model"]
         if unknown:
+            server = side.signature.get("server")
+            what = "was scored by a server" if server else "is a log"
             out.append(
-                f"{side.name} is a log that does not record {', '.join(unknown)}: whether these "
-                "are alike is not known"
+                f"{side.name} {what} that does not {'tell' if server else 'record'} "
+                f"{', '.join(unknown)}: whether these are alike is not known"
             )
         if any(record.key.startswith(HASHED) for record in side.records):
             out.append(

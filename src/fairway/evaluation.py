@@ -145,7 +145,8 @@ def evaluate(
             scorer has them; a run that was begun without them goes on without.
         overlapping: whether windows overlap.
         progress: called after each block.
-        block_bytes: source bytes after which a block is closed; None = `blocks.BLOCK_BYTES`.
+        block_bytes: source bytes after which a block is closed; None = the scorer's own, else
+            `blocks.BLOCK_BYTES`.
 
     Raises:
         RunError: when the run directory does not fit the corpus, or cannot be written.
@@ -162,12 +163,14 @@ def evaluate(
     sums = Sums(group_by, seed, bootstrap=MacroBootstrap(seed))
     without = _without(scorer, run, companions)
     signature = str(scorer.signature)
+    if not getattr(scorer, "cacheable", True):
+        cache = None
     work = Work(scorer, like, texts, cache, overlapping, corpus, signature, without is None)
     entries = []
     fresh = 0
     # A run that may stop early must not have read further than it scored: the digest would tell.
     ahead = getattr(scorer, "ahead", 0) if precision is None else 0
-    size = block_bytes or blocks.BLOCK_BYTES
+    size: int = block_bytes or getattr(scorer, "block_bytes", None) or blocks.BLOCK_BYTES
     source = cut(prepare(like, corpus, is_wikitext(corpus)), size)
     for begun in _ahead(_begin(source, work, run), ahead):
         records = begun.known

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 IGNORED = ("ask", "engine", "companions")
 """Settings that may differ when a run goes on: the model's path, what sets the pace; and whether
 there are companions, which stays as the run began."""
+SPECIAL = {"parsed": "parse", "as-server": None}
+"""What a signature says of special tokens, as an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,11 @@ def _own(kept: Mapping[str, str]) -> dict[str, Any]:
         source = sources.get(kept.get("context", ""), "required")
         languages = {key: kept[key] for key in ("src_lang", "tgt_lang") if key in kept}
         return {"eos": kept.get("eos") == "yes", "source": source, **languages}
+    if kept.get("kind") == "openai" and kept["protocol"] == "own-output":
+        written = {"max_tokens": int(kept["written"]), "temperature": float(kept["temperature"])}
+        return {"like": "fairway", "generated": True, **written, "seed": int(kept.get("drawn", 0))}
+    if kept.get("kind") == "openai":
+        return {"route": kept["route"]} if "route" in kept else {}
     return {}
 
 
@@ -134,7 +141,9 @@ def of_signature(
         "prefix": kept.get("prefix", "").removesuffix("-doubled") or None,
         "max_length": int(kept["length"]) if kept.get("length", "all") != "all" else None,
         "stride": int(kept["stride"]) if kept.get("stride") else None,
-        "special_tokens": "parse" if kept.get("special") == "parsed" else "text",
+        "special_tokens": {"parsed": "parse", "as-server": None}.get(
+            kept.get("special", ""), "text"
+        ),
         "dtype": kept.get("dtype", "auto"),
         "revision": kept.get("revision"),
         "chat": chat.split("+") if chat else None,

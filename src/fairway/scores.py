@@ -20,6 +20,8 @@ PSEUDO = "pseudo_perplexity"
 """Its name where each token is told by what stands on both sides of it."""
 CONDITIONAL = "conditional_perplexity"
 """Its name where the text is told by a source."""
+OWN_OUTPUT = "own_output_perplexity"
+"""Its name where the text is what the model itself wrote."""
 LIKELIHOODS = (
     "perplexity", "bits_per_byte", "bits_per_char", "word_perplexity", "byte_perplexity",
     "nll_per_token",

@@ -69,13 +69,14 @@ def curve(
     json: o.Json = False,
     csv: o.Csv = False,
     md: o.Md = False,
+    html: o.Html = None,
 ) -> None:
     """Follow a training over its checkpoints, with the best step and what the last forgot."""
     if plot is not None:
         from fairway.render.plot import check
 
         check(plot)
-    show = Show((json, csv, md), plot, allow or [], seed)
+    show = Show((json, csv, md), plot, allow or [], seed, html)
     if runs and model:
         raise InputError(
             f"{runs[0]} is given beside --model. Put the pattern into quotes, so that the shell "
@@ -95,6 +96,12 @@ def curve(
         "dtype": dtype, "device": device, "threads": threads,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
+    for spec in model:
+        if "://" in spec:
+            raise InputError(
+                f"{spec} is a server's model, and a curve is of checkpoints: folders, or revisions "
+                "of a model. Evaluate it with fairway eval."
+            )
     # As eval asks, so that both can go on with the same run directories.
     asked = Request("", data, loading, {**READING, "limit": limit}, group_by, seed=seed)
     with ExitStack() as stack:
@@ -258,12 +265,14 @@ class Show:
         plot: file of the picture.
         allow: keys of the signatures that may differ.
         seed: of the sign flips.
+        html: file of the page.
     """
 
     form: tuple[bool, bool, bool]
     plot: Path | None
     allow: list[str]
     seed: int
+    html: str | None = None
 
     def trace(self, found: list[tuple[Checkpoint, Side]]) -> Curve:
         """Test the checkpoints."""
@@ -321,6 +330,11 @@ class Show:
             from fairway.render.plot import draw
 
             draw(drawn, self.plot)
+        if self.html is not None:
+            from fairway.cli.scoring import write
+            from fairway.render.curve_page import page
+
+            write(self.html, page(drawn))
         for name, reason in problems:
             typer.echo(f"fairway: {name} is left out: {reason}", err=True)
         if problems:

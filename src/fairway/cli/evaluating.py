@@ -86,6 +86,8 @@ def evaluate(
     threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
     model_arg: o.Arg = None,
+    generated: o.Generated = False,
+    max_requests: o.MaxRequests = None,
     precision: Annotated[
         str | None, typer.Option(help="Stop at this half-width of perplexity, such as 0.5%.")
     ] = None,
@@ -124,7 +126,8 @@ def evaluate(
         "special_tokens": special_tokens, "adapter": adapter, "revision": revision,
         "dtype": dtype, "device": device, "device_map": device_map,
         "batch_tokens": batch_tokens, "threads": threads, "trust_remote_code": trust_remote_code,
-        "chat": chat.split(",") if chat else None, **o.arguments(model_arg),
+        "chat": chat.split(",") if chat else None,
+        **o.arguments(model_arg, generated, max_requests),
     }  # fmt: skip
     reading = {
         "text_field": text_field, "id_field": id_field, "context_field": context_field,
@@ -214,6 +217,9 @@ def _perform(
                     request.data, seed=request.seed, group_by=request.group_by, **request.read
                 )
                 sample.watch(corpus)
+                estimate = getattr(scorer, "estimate", None)
+                if estimate and (line := estimate(corpus.size, request.read.get("limit"))):
+                    typer.echo(line, err=True)
                 folder = out
                 if out is not None and (damaged is not None or len(requests) > 1):
                     folder = out / run_name(request)

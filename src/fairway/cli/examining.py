@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="Hub id, folder, or hf:NAME.")] = "hf:builtin",
+    model: Annotated[
+        str, typer.Option(help="Hub id, folder, hf:NAME, openai:MODEL@URL or fairway:URL.")
+    ] = "hf:builtin",
     suite: Annotated[
         str | None,
         typer.Option(
@@ -54,16 +56,21 @@ def doctor(
             trust_remote_code=trust_remote_code, **o.arguments(model_arg),
         )  # fmt: skip
         return
-    if vectors is not None or model_arg:
-        given = "--vectors" if vectors is not None else "--model-arg"
-        raise InputError(f"{given} goes with --suite KIND:NAME.")
     from fairway.scorer import split
 
     kind, name = split(model)
+    if kind in ("openai", "fairway") and vectors is None:
+        from fairway.cli import probing
+
+        probing.run(kind, name, json, data, o.arguments(model_arg))
+        return
+    if vectors is not None or model_arg:
+        given = "--vectors" if vectors is not None else "--model-arg"
+        raise InputError(f"{given} goes with --suite KIND:NAME.")
     if kind != "hf":
         raise InputError(
-            f"doctor examines Hugging Face models (hf:NAME), and not {kind}: ones; for those there "
-            f"is --suite {kind}:{name}."
+            f"doctor examines Hugging Face models (hf:NAME) and servers, and not {kind}: ones; for "
+            f"those there is --suite {kind}:{name}."
         )
     documents, source = _sample(data, limit, text_field)
     try:

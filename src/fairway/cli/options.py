@@ -27,6 +27,10 @@ DeviceMap = Annotated[
     str | None, typer.Option(help="As transformers takes it, for a model larger than one device.")
 ]
 Dtype = Annotated[str, typer.Option(help="auto (float32 on a CPU), float32, bfloat16 or float16.")]
+Generated = Annotated[
+    bool,
+    typer.Option("--generated", help="openai: models: score what the server itself writes."),
+]
 Html = Annotated[str | None, typer.Option(metavar="FILE", help="Write a self-contained page.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table.")]
@@ -34,6 +38,9 @@ Like = Annotated[
     str, typer.Option(help="Convention: fairway, hf-doc, lm-eval, ... (see: fairway list).")
 ]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens in a window, the prefix counted.")]
+MaxRequests = Annotated[
+    int | None, typer.Option(min=1, help="openai: models: stop after so many requests.")
+]
 Md = Annotated[bool, typer.Option("--md", help="Print a Markdown table.")]
 Prefix = Annotated[str | None, typer.Option(help="auto, bos, eos or none.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, branch or tag on the hub.")]
@@ -50,13 +57,24 @@ Trust = Annotated[
 ]
 
 
-def arguments(given: list[str] | None) -> dict[str, Any]:
+def arguments(
+    given: list[str] | None, generated: bool = False, max_requests: int | None = None
+) -> dict[str, Any]:
     """Read ``KEY=VALUE`` settings: yes and no are booleans, numbers numbers, the rest text.
+
+    Args:
+        given: the pairs.
+        generated: a setting that has an option of its own; here only where it is set.
+        max_requests: likewise.
 
     Raises:
         InputError: for what is no such pair.
     """
     out: dict[str, Any] = {}
+    if generated:
+        out["generated"] = True
+    if max_requests is not None:
+        out["max_requests"] = max_requests
     for one in given or ():
         key, equals, value = one.partition("=")
         if not equals or not key.replace("-", "_").isidentifier():

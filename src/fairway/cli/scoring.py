@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +52,8 @@ def score(
     threads: o.Threads = None,
     trust_remote_code: o.Trust = False,
     model_arg: o.Arg = None,
+    generated: o.Generated = False,
+    max_requests: o.MaxRequests = None,
     json: o.Json = False,
     csv: o.Csv = False,
     html: o.Html = None,
@@ -60,11 +61,11 @@ def score(
     """Print the perplexity of a text, with units, a rule of thumb and the signature."""
     _agree(by, uncorrected, segmenter, tokens, csv, json)
     given = _texts(texts or [], file or [])
-    from fairway.api import load
+    from fairway.api import load, report_of
     from fairway.companions import WANT
     from fairway.corpus import Document, read
-    from fairway.report import dumps, summarize
-    from fairway.scorer import fills, remarks
+    from fairway.report import dumps
+    from fairway.scorer import fills
 
     want: tuple[str, ...] = ()
     cut = None
@@ -80,7 +81,7 @@ def score(
         model, like=like, prefix=prefix, max_length=max_length, stride=stride,
         special_tokens=special_tokens, adapter=adapter, revision=revision, dtype=dtype,
         device=device, device_map=device_map, threads=threads, trust_remote_code=trust_remote_code,
-        **o.arguments(model_arg),
+        **o.arguments(model_arg, generated, max_requests),
     )  # fmt: skip
     corpus = read([Document(name, text, context) for name, text in given])
     if want and scorer.signature.get("unit") == "word":
@@ -88,10 +89,7 @@ def score(
         uncorrected, want = True, ()
     want = (*want, *WANT) if fills(scorer, WANT) else want
     scores = list(scorer.score(corpus, want))
-    report = summarize(scores, scorer.signature.with_(digest=corpus.digest))
-    unknown = None if report.oov is None else report.oov.tokens
-    said = (*getattr(scorer, "notes", ()), *remarks(scorer, report.totals, unknown))
-    report = replace(report, notes=(*report.notes, *said))
+    report = report_of(scorer, corpus, scores)
     if by is not None:
         _show_words([words.by_word(one, not uncorrected, cut) for one in scores], report, json, csv)
     elif json:

@@ -120,12 +120,18 @@ def tokenizers(
 def _load(names: list[str], revision: str | None, trust: bool) -> list[Vocabulary]:
     try:
         from fairway.backends.transformers import tokenizing
-        from fairway.scorer import split
+        from fairway.scorer import load, split
     except ImportError:
         raise MissingExtra("Reading a tokenizer", "hf") from None
     out = []
     for spec in names:
         kind, name = split(spec)
+        if kind == "fairway":
+            vocabulary = getattr(load(spec), "vocabulary", None)
+            if vocabulary is None:
+                raise InputError(f"The model of {spec} does not tell its vocabulary.")
+            out.append(vocabulary)
+            continue
         if kind != "hf":
             raise InputError(f"{spec} is no Hugging Face tokenizer; those are hf:NAME or a file.")
         out.append(tokenizing.load(name, revision=revision, trust_remote_code=trust))

@@ -81,8 +81,9 @@ def signature(case: Case) -> Finding:
     if lacking:
         wrong = f"it does not name {', '.join(lacking)}"
     kind = found.get("kind") or "hf"
-    if case.kind and kind != case.kind:
-        wrong = f"it names the kind {kind!r}, and was loaded as {case.kind}:"
+    asked = getattr(case.scorer, "kind", case.kind)
+    if case.kind and kind != asked:
+        wrong = f"it names the kind {kind!r}, and was loaded as {asked}:"
     for key, value in found:
         absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).drive
         if absolute or value.startswith(("~", "./", "../")):
