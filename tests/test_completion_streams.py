@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import fairway
 from fairway.errors import ModelError
 from fairway.generation import Step
+from fairway.serve.openai.stream import Growing
 from fairway.serve.settings import Limits, Settings
-from fairway.serve.stream import Growing
 from serving import served
 
 

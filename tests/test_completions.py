@@ -16,9 +16,9 @@ import arpas
 import fairway
 import models
 from fairway.corpus import Document
-from fairway.serve import completions
-from fairway.serve.stream import Token
-from fairway.serve.tokenizing import Words
+from fairway.serve.openai import completions
+from fairway.serve.openai.stream import Token
+from fairway.serve.openai.tokenizing import Words
 from serving import served as serving
 
 CLOSE = 2e-5

@@ -25,10 +25,10 @@ from fairway.corpus import Document, read
 from fairway.errors import ModelError
 from fairway.serve.answering import answer, encode
 from fairway.serve.app import build
+from fairway.serve.gate.traffic import Traffic
 from fairway.serve.lane import LEAST, Lane
 from fairway.serve.problems import Problem
 from fairway.serve.settings import Limits, Settings
-from fairway.serve.traffic import Traffic
 from guarded import ask, dial, serving
 from lanes import Watched
 

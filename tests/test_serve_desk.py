@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fairway.serve import app, runs
-from fairway.serve.catalogue import Catalogue
+from fairway.serve import app
 from fairway.serve.problems import Problem
+from fairway.serve.rundirs import runs
+from fairway.serve.rundirs.catalogue import Catalogue
 from fairway.serve.settings import Settings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fairway.serve import guard
+from fairway.serve.gate import guard
 from fairway.serve.settings import Settings
 from guarded import LIMITS, ROUTES, WIDE, ask, dial, parse, raw, rest, serving
 

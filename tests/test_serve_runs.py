@@ -21,8 +21,8 @@ from fairway import curve
 from fairway.cli.curving import Show
 from fairway.errors import InputError, ProtocolError
 from fairway.render import curve_page, html, verdict
-from fairway.serve import catalogue, runs
-from fairway.serve.catalogue import Catalogue
+from fairway.serve.rundirs import catalogue, runs
+from fairway.serve.rundirs.catalogue import Catalogue
 from fairway.serve.settings import Settings
 from guarded import ask, serving
 

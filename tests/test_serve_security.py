@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
 from fairway.errors import InputError
-from fairway.serve import app, callers
-from fairway.serve.guard import Guard
+from fairway.serve import app
+from fairway.serve.gate import callers
+from fairway.serve.gate.guard import Guard
 from fairway.serve.settings import Settings
 from guarded import BODY, LIMITS, ROUTES, ask, dial, parse, raw, rest, serving
 

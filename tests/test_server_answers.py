@@ -20,8 +20,8 @@ from fairway.backends.openai.routes import ROUTES, Wish
 from fairway.backends.openai.transport import loads
 from fairway.corpus import Document
 from fairway.errors import ModelError
-from fairway.serve.answers import Memory, spoil
-from fairway.serve.bugs import BUGS
+from fairway.serve.faults.answers import Memory, spoil
+from fairway.serve.faults.bugs import BUGS
 
 TEXT = "na\u00efve caf\u00e9 \U0001f600, the hen in the inn \u65e5\u672c and the garden there"
 CHEAP = settings(

@@ -25,7 +25,7 @@ from fairway.cli import app as commands
 from fairway.corpus import Document
 from fairway.errors import InputError, ModelError
 from fairway.serve import app, faults
-from fairway.serve.bugs import BUGS
+from fairway.serve.faults.bugs import BUGS
 from serving import serving
 
 TEXTS = (

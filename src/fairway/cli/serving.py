@@ -80,7 +80,9 @@ def serve(
 ) -> None:
     """Serve models: scoring, OpenAI's completions with right log-probabilities, and a page."""
     try:
-        from fairway.serve import app, callers, catalogue, faults, running
+        from fairway.serve import app, faults, running
+        from fairway.serve.gate import callers
+        from fairway.serve.rundirs import catalogue
         from fairway.serve.settings import Limits, Settings
     except ImportError:
         raise MissingExtra("Serving", "serve") from None

@@ -12,27 +12,18 @@ from starlette.requests import ClientDisconnect
 
 from fairway.errors import FairwayError
 from fairway.scorer import Scorer
-from fairway.serve import (
-    callers,
-    chat,
-    clients,
-    completions,
-    health,
-    listing,
-    openapi,
-    playground,
-    runs,
-    scoring,
-    tokenizing,
-)
-from fairway.serve.guard import Guard
-from fairway.serve.intake import Count, Intake
+from fairway.serve import clients, health, listing, openapi, playground, scoring
+from fairway.serve.gate import callers
+from fairway.serve.gate.guard import Guard
+from fairway.serve.gate.intake import Count, Intake
+from fairway.serve.gate.traffic import Traffic
 from fairway.serve.lane import Lane
 from fairway.serve.metrics import Metrics
+from fairway.serve.openai import chat, completions, tokenizing
 from fairway.serve.problems import Problem, answer_crash, answer_http, answer_problem
+from fairway.serve.rundirs import runs
 from fairway.serve.settings import Settings
 from fairway.serve.state import Served, State
-from fairway.serve.traffic import Traffic
 
 PARTS = (
     chat,

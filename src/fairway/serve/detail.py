@@ -13,9 +13,9 @@ from fairway.report import Report, renamed
 from fairway.scorer import Scorer, fills
 from fairway.scores import Score, number, ratios
 from fairway.sentences import by_sentence
+from fairway.serve.openai.tokenizing import Words, words
 from fairway.serve.problems import Problem
 from fairway.serve.state import Served
-from fairway.serve.tokenizing import Words, words
 
 TOP = "top5"
 COLUMNS = ("entropy", "rank", TOP)

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from fairway.errors import InputError
-from fairway.serve import patience
+from fairway.serve.gate import patience
 from fairway.serve.settings import Settings
 from fairway.serve.state import State
 

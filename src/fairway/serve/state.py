@@ -9,11 +9,11 @@ from typing import Any
 from starlette.requests import Request
 
 from fairway.scorer import Scorer
+from fairway.serve.gate.traffic import Traffic
 from fairway.serve.lane import Lane
 from fairway.serve.metrics import Metrics
 from fairway.serve.problems import Problem
 from fairway.serve.settings import Limits, Settings
-from fairway.serve.traffic import Traffic
 from fairway.signature import Signature
 
 

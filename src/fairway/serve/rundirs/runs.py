@@ -26,9 +26,9 @@ from starlette.routing import Route
 from fairway.errors import FairwayError, InputError
 from fairway.render.visible import plain
 from fairway.scores import number
-from fairway.serve import runs_page
-from fairway.serve.catalogue import Absent, Catalogue, Found
 from fairway.serve.problems import Problem
+from fairway.serve.rundirs import runs_page
+from fairway.serve.rundirs.catalogue import Absent, Catalogue, Found
 from fairway.serve.state import state
 
 T = TypeVar("T")

@@ -13,13 +13,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fairway.scores import number
-from fairway.serve import asking, stream, tokenizing
 from fairway.serve.answering import answer
-from fairway.serve.asking import Asked
+from fairway.serve.openai import asking, stream, tokenizing
+from fairway.serve.openai.asking import Asked
+from fairway.serve.openai.stream import Part, Token
+from fairway.serve.openai.tokenizing import Words
 from fairway.serve.problems import Problem, body
 from fairway.serve.state import Served, state
-from fairway.serve.stream import Part, Token
-from fairway.serve.tokenizing import Words
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fairway.serve import callers
+from fairway.serve.gate import callers
 from fairway.serve.problems import Problem, answer_crash, where
 from fairway.serve.settings import Settings
 

@@ -20,8 +20,8 @@ from email.utils import format_datetime
 from typing import Any
 
 from fairway.errors import InputError
-from fairway.serve import answers
-from fairway.serve.bugs import BUGS
+from fairway.serve.faults import answers
+from fairway.serve.faults.bugs import BUGS
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from fairway.render.visible import figure, plain
 from fairway.scores import kind_of
-from fairway.serve.catalogue import RUNS, Found
+from fairway.serve.rundirs.catalogue import RUNS, Found
 
 STYLE = """
 .runs { overflow-x: auto; } .runs th, .runs td { text-align: left; }

@@ -12,7 +12,7 @@ import sys
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fairway.serve.guard import HEAD, HEADERS
+from fairway.serve.gate.guard import HEAD, HEADERS
 from fairway.serve.problems import Problem
 
 

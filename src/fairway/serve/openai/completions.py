@@ -20,13 +20,13 @@ from fairway.corpus import Document
 from fairway.errors import FairwayError
 from fairway.generation import Sampling, Step
 from fairway.scores import Score, number
-from fairway.serve import asking, stream, tokenizing
 from fairway.serve.answering import answer
-from fairway.serve.asking import Asked
+from fairway.serve.openai import asking, stream, tokenizing
+from fairway.serve.openai.asking import Asked
+from fairway.serve.openai.stream import Part, Token
+from fairway.serve.openai.tokenizing import Words
 from fairway.serve.problems import Problem, body, of
 from fairway.serve.state import Served, state
-from fairway.serve.stream import Part, Token
-from fairway.serve.tokenizing import Words
 
 
 @dataclass(frozen=True, slots=True)

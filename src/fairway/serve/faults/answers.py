@@ -1,4 +1,4 @@
-"""The answers of completions, taken apart for `fairway.serve.bugs` and put together again."""
+"""Answers of completions, taken apart for what spoils them, and put together again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fairway.serve.bugs import BUGS, Row, Scene
+from fairway.serve.faults.bugs import BUGS, Row, Scene
 
 LISTS = {"tokens": "token", "token_logprobs": "logprob", "top_logprobs": "top"}
 """Lists of OpenAI's completions that a `Row` has under a name of its own."""

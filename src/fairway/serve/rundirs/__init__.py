@@ -1,0 +1,1 @@
+"""Run directories below a folder, opened in a browser: reports, comparisons, curves."""
