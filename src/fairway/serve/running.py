@@ -97,7 +97,7 @@ def configure(app: Starlette, settings: Settings) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        # Nobody's word about who they are or what they speak; see guard.py.
+        # Nobody's word about who they are or what they speak; see gate/guard.py.
         proxy_headers=False,
         ws="none",
         http=patience.patient(settings.limits.patience),
