@@ -151,7 +151,12 @@ class Load:
 
 
 def loading(
-    port: int, pid: int, cases: Sequence[tuple[bytes, Any]], seconds: float, clients: int = 64
+    port: int,
+    pid: int,
+    cases: Sequence[tuple[bytes, Any]],
+    seconds: float,
+    clients: int = 64,
+    warm: float = 0.0,
 ) -> Load:
     """Have clients ask for reports for a while, and hold each against the one that is right.
 
@@ -161,6 +166,7 @@ def loading(
         cases: requests, with their reports.
         seconds: for how long.
         clients: at a time.
+        warm: seconds until memory is watched.
     """
     load = Load()
 
@@ -190,6 +196,7 @@ def loading(
         one.close()
 
     async def watch(end: float) -> None:
+        await asyncio.sleep(warm)
         while time.perf_counter() < end:
             load.memory.append(resident(pid))
             await asyncio.sleep(min(1.0, seconds / 60))

@@ -25,10 +25,12 @@ def test_a_deviation_is_seen() -> None:
         assert serve_load.deviation(other, data) == float("inf")
 
 
-def run(model: str, seconds: float, clients: int, most: int, *options: str) -> serve_load.Load:
+def run(
+    model: str, seconds: float, clients: int, most: int, *options: str, warm: float = 0.0
+) -> serve_load.Load:
     cases = serve_load.cases(fairway.load(model), most=most)
     with serve_load.server(model, *options) as (port, pid):
-        return serve_load.loading(port, pid, cases, seconds, clients)
+        return serve_load.loading(port, pid, cases, seconds, clients, warm)
 
 
 def right(load: serve_load.Load) -> None:
@@ -46,7 +48,8 @@ def test_concurrent_clients_get_the_engines_figures(small: str) -> None:
 @pytest.mark.parametrize("model", ["hf:builtin", "stories"])
 def test_a_minute_of_64_clients(model: str, request: pytest.FixtureRequest) -> None:
     name = request.getfixturevalue("stories") if model == "stories" else model
-    load = run(name, 30.0, 64, 600, "--max-waiting", "60")
+    # In the first seconds the caches of kernels fill, up to their bounds.
+    load = run(name, 60.0, 64, 600, "--max-waiting", "60", warm=20.0)
     right(load)
     # Four clients more than there is room for: some are told to wait, and come again.
     assert load.rejected and load.answers > 64
