@@ -78,6 +78,7 @@ def test_what_cannot_start_says_why(tmp_path: Path) -> None:
     assert "no host" in refused("--host", "no.such.host.invalid")
     assert "of this machine" in refused("--host", "192.0.2.1")
     assert "2 times for 1 models" in refused("--name", "a", "--name", "b")
+    assert "given twice" in refused("--model", "hf:builtin", "--model", "hf:builtin")
     assert "FAIRWAY_TOKEN" in refused("--host", "0.0.0.0", "--port", "0")
     empty = tmp_path / "token"
     empty.write_text("\n")

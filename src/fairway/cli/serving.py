@@ -96,6 +96,8 @@ def serve(
         raise InputError(
             f"--name is given {len(name)} times for {len(specs)} models; give one to each."
         )
+    if not name and len(set(specs)) < len(specs):
+        raise InputError("A model is given twice; name each once, or give each a --name.")
     limits = Limits(
         body=max_body, text=max_text, waiting=max_waiting, tokens=max_tokens, farewell=farewell
     )

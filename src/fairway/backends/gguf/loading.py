@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import re
@@ -68,6 +69,13 @@ class Loaded:
 def quiet() -> None:
     """Keep what llama.cpp prints, instead of printing it."""
     api.llama_log_set(_collect, ctypes.c_void_p(0))
+    # What is freed when the interpreter goes must not call into it any more.
+    atexit.unregister(_loud)
+    atexit.register(_loud)
+
+
+def _loud() -> None:
+    api.llama_log_set(api.llama_log_callback(0), ctypes.c_void_p(0))
 
 
 def said() -> str:
