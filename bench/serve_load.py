@@ -129,7 +129,8 @@ class Load:
         answers: reports.
         rejected: answers of 429.
         wrong: other answers, and reports whose figures are not the engine's.
-        worst: largest relative deviation of a figure.
+        worst: largest deviation of a figure, see `deviation`.
+        perplexity: largest relative deviation of a report's or a text's perplexity itself.
         memory: bytes of the server by the second.
         seconds: latency of each report.
     """
@@ -138,6 +139,7 @@ class Load:
     rejected: int = 0
     wrong: list[str] = field(default_factory=list)
     worst: float = 0.0
+    perplexity: float = 0.0
     memory: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -190,7 +192,9 @@ def loading(
                 load.wrong.append(f"status {status}: {body[:200]!r}")
                 continue
             load.answers += 1
-            load.worst = max(load.worst, deviation(json.loads(body), report))
+            got = json.loads(body)
+            load.worst = max(load.worst, deviation(got, report))
+            load.perplexity = max(load.perplexity, apart(got, report))
             # Checking takes time of the one loop; others have their turn.
             await asyncio.sleep(0)
         one.close()
@@ -215,6 +219,13 @@ LEVELS = ("surprisal_p50", "surprisal_p90", "surprisal_p99", "tokens_for_half_th
           "bits_in_top_1_percent")  # fmt: skip
 """Figures that are read from levels: rounding may move a token to the next one, 0.9% away."""
 STEP = 0.01
+
+
+def apart(got: Any, wanted: Any) -> float:
+    """Give the largest relative deviation of the perplexity of a report and of its texts."""
+    pairs = zip([got, *got["texts"]], [wanted, *wanted["texts"]], strict=True)
+    found = [(a["metrics"]["perplexity"], b["metrics"]["perplexity"]) for a, b in pairs]
+    return max(abs(a - b) / b for a, b in found)
 
 
 def deviation(got: Any, wanted: Any, name: str = "") -> float:

@@ -49,7 +49,7 @@ MEANING = {
     },
     "serve": {
         "vs_engine": "`fairway serve`: 32 clients' short texts a second over the engine's",
-        "vs_direct": "one sentence's median time through the server over that of a direct call",
+        "vs_direct": "a sentence's report: median time through the server over a direct call's",
     },
     "scaling": {"linear": "CPU time of a further token up to 1M over that up to 100k, two threads"},
 }

@@ -23,6 +23,9 @@ def test_a_deviation_is_seen() -> None:
     assert serve_load.deviation({**data, "a": [1.1, {"b": "text"}]}, data) == pytest.approx(0.1)
     for other in ({**data, "n": 4}, {**data, "d": 1}, {**data, "a": [1.0]}, {**data, "c": 0}):
         assert serve_load.deviation(other, data) == float("inf")
+    report = {"metrics": {"perplexity": 8.0}, "texts": [{"metrics": {"perplexity": 4.0}}]}
+    other = {**report, "texts": [{"metrics": {"perplexity": 5.0}}]}
+    assert serve_load.apart(report, report) == 0 and serve_load.apart(other, report) == 0.25
 
 
 def run(
@@ -36,6 +39,7 @@ def run(
 def right(load: serve_load.Load) -> None:
     assert not load.wrong, load.wrong[:3]
     assert load.worst <= 1e-5
+    assert load.perplexity <= 1e-5
 
 
 def test_concurrent_clients_get_the_engines_figures(small: str) -> None:

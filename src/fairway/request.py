@@ -141,9 +141,7 @@ def of_signature(
         "prefix": kept.get("prefix", "").removesuffix("-doubled") or None,
         "max_length": int(kept["length"]) if kept.get("length", "all") != "all" else None,
         "stride": int(kept["stride"]) if kept.get("stride") else None,
-        "special_tokens": {"parsed": "parse", "as-server": None}.get(
-            kept.get("special", ""), "text"
-        ),
+        "special_tokens": SPECIAL.get(kept.get("special", ""), "text"),
         "dtype": kept.get("dtype", "auto"),
         "revision": kept.get("revision"),
         "chat": chat.split("+") if chat else None,

@@ -165,7 +165,8 @@ class TransformersScorer:
         if not self.budget:
             self.budget = memory.budget(model)
         fast = Path(heads.find(model), False, products.choose(model))
-        gap, leak, packed_gap = self._probe(fast)
+        with self.loaded.lock:
+            gap, leak, packed_gap = self._probe(fast)
         if leak > forward.leak_tolerance(self.loaded):
             raise ModelError(
                 f"{self.loaded.name} sees ahead: a later token moves an earlier log-probability "
@@ -192,7 +193,8 @@ class TransformersScorer:
                 "the model's own forward is used"
             )
         if self.carried:
-            chosen = carry.choose(model, self.loaded.quant is not None)
+            with self.loaded.lock:
+                chosen = carry.choose(model, self.loaded.quant is not None)
             self.path = replace(self.path, packed=False, carry=chosen)
 
     def _probe(self, fast: Path) -> tuple[float, float, float]:
